@@ -1,0 +1,69 @@
+# Every target is documented by the `##` comment on its line; `make help` prints them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+
+# The first of these that can make a virtual environment and use constraints.txt, which was frozen on 3.11 (the package itself
+# supports 3.10 too, with older versions of its dependencies).
+# Override with `make setup PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+# More arguments for pytest: `make test ARGS="-k partition -x"`.
+ARGS ?=
+
+.PHONY: help setup demo test golden lint format types contract check bench clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+setup: $(STAMP) ## Make .venv and install everything for development (nothing to do when up to date)
+
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		[ -n "$(PYTHON)" ] || { echo "setup: no Python >= 3.11 with venv found; try 'make setup PYTHON=/path/to/python'" >&2; exit 1; }; \
+		echo "setup: making $(VENV) with $(PYTHON)"; \
+		$(PYTHON) -m venv $(VENV); \
+	fi
+	@echo "setup: installing (one to two minutes when fresh)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt -e '.[torch,demo,dev]'
+	@touch $@
+
+demo: setup ## Semantic search with a pretrained MiniLM: answers, latency against eager, and the report
+	$(BIN)/python examples/01_sentence_embeddings.py
+
+test: setup ## Run every test that needs no GPU (ARGS="..." goes to pytest)
+	$(BIN)/python -m pytest -m "not gpu" --timeout=600 $(ARGS)
+
+golden: setup ## Run the tests and accept changed goldens; read the diff before you commit
+	$(BIN)/python -m pytest -m "not gpu" --accept $(ARGS)
+
+lint: setup ## Check the format and lint (Ruff)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: setup ## Format, and fix what Ruff can fix
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+types: setup ## Check types (Pyright: strict in trt_backend/, basic elsewhere)
+	$(BIN)/pyright
+
+contract: setup ## Check the direction of imports (import-linter)
+	$(BIN)/lint-imports
+
+check: lint types contract test ## All of the above that a change must pass
+
+bench: setup ## Run the benchmarks: models against eager and Inductor, our cost a call, the partitioner
+	$(BIN)/python benches/torch_models.py
+	$(BIN)/python benches/overhead.py
+	$(BIN)/python benches/partition.py
+
+clean: ## Remove caches and build output (.venv stays)
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

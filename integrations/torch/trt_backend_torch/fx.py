@@ -1,0 +1,57 @@
+"""Reading FX nodes: what they compute, where the user wrote it, what they promise."""
+
+from __future__ import annotations
+
+__all__ = ["is_compute", "is_random", "is_size", "is_view", "op_name", "source_line", "tensors_of"]
+
+import operator
+import re
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+_aten = torch.ops.aten
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_COPIES = frozenset({_aten.clone.default, _aten.lift_fresh_copy.default, _aten._to_copy.default})
+
+
+def is_size(node: fx.Node) -> bool:
+    """Whether the node is a symbolic integer (or float, or bool), not a tensor."""
+    return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether the node's result shares its input's memory in torch."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)
+
+
+def is_compute(node: fx.Node) -> bool:
+    """Whether the node computes: views, copies, sizes and the unpacking of tuples do not."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return False
+    return not (is_size(node) or is_view(node) or node.target in _COPIES)
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether the node draws random numbers."""
+    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def op_name(node: fx.Node) -> str:
+    """Return the name that reports show, as "aten.add.Tensor"."""
+    return str(node.target) if isinstance(node.target, OpOverload) else getattr(node.target, "__name__", str(node.target))
+
+
+def source_line(node: fx.Node) -> str:
+    """Return the user's line that led to the node as "file:line", or "" where torch does not know it."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+
+
+def tensors_of(node: fx.Node) -> tuple[torch.Tensor | None, ...]:
+    """Return the fake tensors that the node promises, one for each output (None where it is no tensor)."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return tuple(item if isinstance(item, torch.Tensor) else None for item in values)

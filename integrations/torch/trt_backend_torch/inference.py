@@ -1,0 +1,141 @@
+"""Inference graphs: partitioned at the first call, each region an `Executable`."""
+
+from __future__ import annotations
+
+__all__ = ["InferenceGraph", "partition_only"]
+
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import fx
+from trt_backend_torch.fx import is_compute, op_name, source_line
+from trt_backend_torch.host_graph import FxHostGraph, split
+from trt_backend_torch.lowering import unsupported
+from trt_backend_torch.region import RegionModule, lower_region
+
+from trt_backend.compile import compile_graph
+from trt_backend.debug import log
+from trt_backend.engine.base import EngineProvider
+from trt_backend.errors import Reason, ReasonKind, UnsupportedError
+from trt_backend.options import CompileOptions
+from trt_backend.partition import Partition, partition
+from trt_backend.passes.legalize import legalize
+from trt_backend.report import GraphRecord, RegionRecord
+from trt_backend.runtime.fallback import contain
+
+
+class InferenceGraph:
+    """A compiled inference graph, called with AOTAutograd's list of arguments."""
+
+    _boxed_call = True
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        weights: frozenset[int],
+        provider: EngineProvider,
+        options: CompileOptions,
+        record: GraphRecord,
+    ) -> None:
+        self._graph = graph
+        self._weights = weights
+        self._provider = provider
+        self._options = replace(options, threads=options.threads or torch.get_num_threads())
+        self._record = record
+        self._lock = Lock()
+        self._run: Callable[..., Any] | None = None
+
+    def __call__(self, arguments: list[Any]) -> Any:
+        """Run the graph."""
+        run = self._run or self._first_run()
+        return run(*arguments)
+
+    def _first_run(self) -> Callable[..., Any]:
+        with self._lock:
+            if self._run is None:
+                strict = self._options.strict
+                split_graph = contain(self._split, self._record.name, strict=strict, failed=self._give_up)
+                self._run = (split_graph or self._graph).forward
+            return self._run
+
+    def _give_up(self, reason: Reason) -> None:
+        calls = [node for node in self._graph.graph.nodes if is_compute(node)]
+        self._record.regions = []
+        self._record.ops_total = len(calls)
+        self._record.native = [replace(reason, op=op_name(node), source=source_line(node)) for node in calls]
+
+    def _split(self) -> fx.GraphModule:
+        """Partition the graph and put a `RegionModule` in the place of each region."""
+        places = self._graph.graph.find_nodes(op="placeholder")
+        weights = frozenset(place.name for i, place in enumerate(places) if i in self._weights)
+        parts = partition_only(self._graph, self._provider, self._options, self._record)
+        outer, names = split(self._graph, parts.regions)
+        for name, record in zip(names, self._record.regions, strict=True):
+            outer.set_submodule(name, self._region(outer.get_submodule(name), record, weights))
+        return outer
+
+    def _region(
+        self, native: fx.GraphModule, record: RegionRecord, weights: frozenset[str]
+    ) -> torch.nn.Module:
+        """Return the module that calls a region's engine; the native region where it cannot be lowered."""
+
+        def failed(reason: Reason) -> None:
+            record.reason = reason
+
+        lowered = contain(
+            lambda: lower_region(native, record.name, weights), record.name, strict=self._options.strict, failed=failed
+        )
+        if lowered is None:
+            return native
+        executable = compile_graph(lowered.graph, self._provider, self._options, record)
+        return RegionModule(lowered, executable, native.forward)
+
+
+def partition_only(
+    graph: fx.GraphModule, provider: EngineProvider, options: CompileOptions, record: GraphRecord
+) -> Partition[fx.Node]:
+    """Partition an inference graph and note in `record` what would run where, and why."""
+
+    def guard(node: fx.Node) -> Reason | None:
+        failures: list[Reason] = []
+        answer = contain(
+            lambda: (unsupported(node, legal, provider.device),),
+            op_name(node),
+            strict=options.strict,
+            failed=failures.append,
+        )
+        return answer[0] if answer else failures[0]
+
+    def legal(candidate: Any) -> object:
+        return legalize(candidate, provider.support)
+
+    def describe(node: fx.Node) -> tuple[str, str]:
+        return op_name(node), source_line(node)
+
+    parts = partition(
+        FxHostGraph(graph), guard, options.min_block_size, is_compute=is_compute, describe=describe, fuel=options.fuel
+    )
+    if options.strict:
+        _require_engines(parts)
+    record.ops_total = sum(is_compute(node) for node in graph.graph.nodes)
+    record.native = [reason for node, reason in parts.native.items() if is_compute(node)]
+    record.regions = [
+        RegionRecord(f"{record.name}.{region.name}", "torch", provider.name, sum(map(is_compute, region.nodes)))
+        for region in parts.regions
+    ]
+    share = f"{sum(region.ops for region in record.regions)} of {record.ops_total} ops"
+    log.info("%s: %d regions with %s", record.name, len(record.regions), share)
+    return parts
+
+
+
+
+def _require_engines(parts: Partition[fx.Node]) -> None:
+    """Raise for the first op that no engine takes; what the options keep out of engines is no failure."""
+    chosen = (ReasonKind.TOO_SMALL, ReasonKind.FUEL)
+    for node, reason in parts.native.items():
+        if is_compute(node) and reason.kind not in chosen:
+            raise UnsupportedError(str(reason), reason.kind)

@@ -1,0 +1,154 @@
+"""From FX nodes to IR nodes: one walk that the guard (one node) and the regions (many) share."""
+
+from __future__ import annotations
+
+__all__ = ["Environment", "lower_node", "lower_nodes", "unsupported"]
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from trt_backend_torch.decompositions import decompose
+from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
+from trt_backend_torch.lower import RULES
+from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.types import DTYPES, dim_of, tensor_type
+
+from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, UnsupportedError
+from trt_backend.ir.dims import Dim
+from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.types import TensorType
+
+Environment = dict[fx.Node, Any]
+"""What each FX node is in the IR: a value, a dim, or a tuple of values."""
+
+
+def lower_nodes(b: Lowering, nodes: Iterable[fx.Node], env: Environment) -> None:
+    """Lower nodes in order, adding what they are to `env`."""
+    for node in nodes:
+        env[node] = lower_node(b, node, env)
+
+
+def lower_node(b: Lowering, node: fx.Node, env: Environment) -> Any:
+    """Lower one node whose inputs are in `env`.
+
+    Raises:
+        UnsupportedError: no rule takes it.
+        InvalidGraphError: a rule is wrong (it made another type than torch promises, or an ill-typed op).
+    """
+    if is_size(node):
+        return _size(node.meta["val"])
+    if node.target is operator.getitem:
+        return env[node.args[0]][node.args[1]]  # type: ignore[index]
+    args, kwargs = (_arguments(part, env) for part in (node.args, node.kwargs))
+    with b.at(source_line(node)):
+        if node.target in RULES:
+            b.results = tuple(None if t is None else tensor_type(t) for t in tensors_of(node))
+            result = RULES(b, node.target, args, kwargs)
+        else:
+            result = _lower_decomposed(b, node, env)
+    _check(node, result)
+    return result
+
+
+def unsupported(node: fx.Node, legal: Callable[[Graph], object], device: str) -> Reason | None:
+    """Return None where an engine can run the node, else why not: by lowering it alone.
+
+    Args:
+        node: a call in an inference graph.
+        legal: raises `UnsupportedError` where the provider does not take a graph.
+        device: the type of device that the provider's engines run on.
+    """
+    try:
+        _check_tensors(node, device)
+        b = Lowering("probe")
+        env = {node: _probe_input(b, node) for node in node.all_input_nodes}
+        result = lower_node(b, node, env)
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        legal(b.build([value for value in outputs if isinstance(value, Value)]))
+    except UnsupportedError as error:
+        return Reason(error.kind, op_name(node), str(error), source_line(node))
+    return None
+
+
+def _check_tensors(node: fx.Node, device: str) -> None:
+    """Refuse what no rule could make right, whatever the op."""
+    if is_random(node):
+        raise UnsupportedError("its numbers must come from the framework's generator", ReasonKind.RANDOM)
+    for place in (*node.all_input_nodes, node):
+        for tensor in tensors_of(place):
+            if tensor is None:
+                continue
+            if tensor.device.type != device:
+                raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
+            if 0 in tensor_type(tensor).shape:
+                raise UnsupportedError(f"{tensor_type(tensor)} has no elements", ReasonKind.EMPTY)
+
+
+def _probe_input(b: Lowering, node: fx.Node) -> Any:
+    if is_size(node):
+        return _size(node.meta["val"])
+    values = tuple(None if t is None else b.input(node.name, tensor_type(t)) for t in tensors_of(node))
+    return values if isinstance(node.meta.get("val"), (tuple, list)) else values[0]
+
+
+def _size(value: Any) -> Dim | int | float | bool:
+    if isinstance(value, (int, float, bool)):
+        return value
+    if isinstance(value, torch.SymInt):
+        return dim_of(value)
+    raise UnsupportedError(f"the {type(value).__name__} {value} is no tensor and no integer")
+
+
+def _arguments(argument: Any, env: Mapping[fx.Node, Any]) -> Any:
+    """Return an FX argument with nodes replaced by what they are in the IR."""
+    if isinstance(argument, fx.Node):
+        return env[argument]
+    if isinstance(argument, (tuple, list)):
+        return tuple(_arguments(item, env) for item in argument)
+    if isinstance(argument, dict):
+        return {key: _arguments(item, env) for key, item in argument.items()}
+    if isinstance(argument, torch.dtype):
+        if argument not in DTYPES:
+            raise UnsupportedError(f"{argument} has no IR type", ReasonKind.DTYPE)
+        return DTYPES[argument]
+    return argument
+
+
+def _lower_decomposed(b: Lowering, node: fx.Node, env: Environment) -> Any:
+    """Lower what torch's own decomposition makes of the node."""
+    if not isinstance(node.target, OpOverload):
+        raise UnsupportedError("it is no aten op", ReasonKind.NO_RULE)
+    inner = decompose(node)
+    if inner is None:
+        raise UnsupportedError("", ReasonKind.NO_RULE)
+    outer = iter(node.all_input_nodes)
+    inside: Environment = {}
+    for part in inner.graph.nodes:
+        if part.op == "placeholder":
+            inside[part] = env[next(outer)]
+        elif part.op == "output":
+            return _arguments(part.args[0], inside)
+        elif part.target is node.target or is_random(part):
+            raise UnsupportedError("", ReasonKind.NO_RULE)
+        elif part.op == "call_function":
+            inside[part] = lower_node(b, part, inside)
+        else:
+            raise UnsupportedError(f"its decomposition has a {part.op}", ReasonKind.NO_RULE)
+    raise AssertionError("an FX graph has an output")
+
+
+def _check(node: fx.Node, result: Any) -> None:
+    """Compare what a rule made with what torch promises; symbolic sizes count as equal to any."""
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    for value, tensor in zip(results, tensors_of(node), strict=False):
+        if isinstance(value, Value) and tensor is not None and not _agree(value.type, tensor_type(tensor)):
+            raise InvalidGraphError(f"{op_name(node)} was lowered to {value.type}, torch promises {tensor_type(tensor)}")
+
+
+def _agree(made: TensorType, promised: TensorType) -> bool:
+    same_size = (isinstance(a, Dim) or isinstance(b, Dim) or a == b for a, b in zip(made.shape, promised.shape, strict=False))
+    return made.dtype is promised.dtype and made.rank == promised.rank and all(same_size)

@@ -1,0 +1,239 @@
+"""A region of an inference graph: lowered, and called with torch tensors."""
+
+from __future__ import annotations
+
+__all__ = ["LoweredRegion", "RegionModule", "lower_region"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from trt_backend_torch.fx import is_size
+from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lowering import Environment, lower_nodes
+from trt_backend_torch.types import dim_of, physical_order, tensor_type
+
+from trt_backend.engine.base import CallShapes, Engine, call_shapes
+from trt_backend.errors import UnsupportedError
+from trt_backend.ir.dims import Dim, DimLike, evaluate
+from trt_backend.ir.graph import Graph, Value
+from trt_backend.runtime.executable import Executable
+
+Sizes = tuple[int, ...]
+_SIGNATURES_KEPT = 1024
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a tensor lies in memory: logical sizes and strides, and whether an engine can use the memory as it is."""
+
+    sizes: tuple[DimLike, ...]
+    strides: tuple[DimLike, ...]
+    dense: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> _Layout:
+        sizes = tuple(dim_of(size) for size in tensor.shape)
+        strides = tuple(dim_of(stride) for stride in tensor.stride())
+        dense = physical_order(tensor.shape, tensor.stride()) is not None
+        return cls(sizes, strides, dense, tensor.dtype)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A tensor argument: its position in the call, and its promised layout unless the framework guards it itself."""
+
+    position: int
+    layout: _Layout
+    guarded: bool
+
+
+@dataclass(frozen=True)
+class LoweredRegion:
+    """A region's graph, and what its call needs to know.
+
+    Attributes:
+        graph: its inputs and outputs are dense and row-major: dimensions in the order in which they lie in memory.
+        inputs: the tensor arguments, in the order of the graph's inputs.
+        outputs: the region's results: the layout of the next output of the graph, or a size that the host computes.
+        symbols: where the value of each symbol is found: an argument, or (argument, axis).
+    """
+
+    graph: Graph
+    inputs: tuple[_Input, ...]
+    outputs: tuple[_Layout | DimLike, ...]
+    symbols: Mapping[str, tuple[int, int | None]]
+
+
+def lower_region(gm: fx.GraphModule, name: str, weights: frozenset[str]) -> LoweredRegion:
+    """Lower a region that `split` made.
+
+    Args:
+        gm: the region; its output is a tuple.
+        name: the graph's name.
+        weights: the names of the placeholders that are parameters or buffers.
+
+    Raises:
+        UnsupportedError: a symbolic size of the region is none of its inputs'.
+    """
+    b = Lowering(name)
+    env: Environment = {}
+    inputs: list[_Input] = []
+    places = list(gm.graph.find_nodes(op="placeholder"))
+    for position, place in enumerate(places):
+        value = place.meta["val"]
+        if is_size(place):
+            env[place] = dim_of(value) if isinstance(value, torch.SymInt) else value
+            continue
+        is_weight = place.name in weights
+        env[place] = _dense_input(b, place.name, value, is_weight)
+        inputs.append(_Input(position, _Layout.of(value), is_weight))
+    lower_nodes(b, _calls(gm), env)
+    results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
+    outputs = tuple(env[node] if is_size(node) else _Layout.of(node.meta["val"]) for node in results)
+    graph = b.build([_dense_output(b, env[node], node.meta["val"]) for node in results if not is_size(node)])
+    return LoweredRegion(graph, tuple(inputs), outputs, _symbol_sources(graph, outputs, places))
+
+
+class RegionModule(torch.nn.Module):
+    """Calls a region's engine on torch tensors, or the region's own FX graph."""
+
+    def __init__(self, region: LoweredRegion, executable: Executable, native: Callable[..., Any]) -> None:
+        super().__init__()
+        self._region = region
+        self._executable = executable
+        self._native = native
+        self._positions = [place.position for place in region.inputs]
+        self._unguarded = [i for i, place in enumerate(region.inputs) if not place.guarded or not place.layout.dense]
+        self._sources = list(region.symbols.items())
+        self._signatures: dict[Sizes, _Signature] = {}
+
+    def forward(self, *arguments: Any) -> tuple[Any, ...]:
+        """Return what the region returns, in memory that nobody else has."""
+        return self._executable.call(self._run, self._native, arguments)
+
+    def _run(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        signature = self._signature(arguments)
+        inputs = [arguments[position] for position in self._positions]
+        for i in self._unguarded:
+            if inputs[i].stride() != signature.input_strides[i]:
+                inputs[i] = _copy(inputs[i], signature.input_strides[i])
+        memory = [
+            torch.empty_strided(sizes, strides, dtype=dtype) for sizes, strides, dtype in signature.output_memory
+        ]
+        engine.run(
+            signature.shapes, [tensor.data_ptr() for tensor in inputs], [tensor.data_ptr() for tensor in memory]
+        )
+        return tuple(memory) if signature.results is None else signature.results(memory)
+
+    def _signature(self, arguments: Sequence[Any]) -> _Signature:
+        key = tuple(
+            arguments[position] if axis is None else arguments[position].shape[axis]
+            for _, (position, axis) in self._sources
+        )
+        signature = self._signatures.get(key)
+        if signature is None:
+            if len(self._signatures) >= _SIGNATURES_KEPT:
+                self._signatures.clear()
+            symbols = {name: size for (name, _), size in zip(self._sources, key, strict=True)}
+            signature = self._signatures[key] = _Signature(self._region, symbols)
+        return signature
+
+
+class _Signature:
+    """Everything about a call that follows from the sizes of its arguments."""
+
+    def __init__(self, region: LoweredRegion, symbols: Mapping[str, int]) -> None:
+        def concrete(dims: Sequence[DimLike]) -> Sizes:
+            return tuple(evaluate(dim, symbols) for dim in dims)
+
+        self.shapes: CallShapes = call_shapes(region.graph, symbols)
+        self.input_strides = [
+            concrete(place.layout.strides) if place.layout.dense else _row_major(concrete(place.layout.sizes))
+            for place in region.inputs
+        ]
+        layouts = [output for output in region.outputs if isinstance(output, _Layout)]
+        self.output_memory: list[tuple[Sizes, Sizes, torch.dtype]] = []
+        for layout in layouts:
+            sizes, strides = concrete(layout.sizes), concrete(layout.strides)
+            self.output_memory.append((sizes, strides if layout.dense else _row_major(sizes), layout.dtype))
+        plain = len(layouts) == len(region.outputs) and all(layout.dense for layout in layouts)
+        self.results = None if plain else self._rearrange
+        self._outputs = [
+            concrete(output.strides) if isinstance(output, _Layout) else evaluate(output, symbols)
+            for output in region.outputs
+        ]
+
+    def _rearrange(self, memory: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+        """Return the results where some are sizes, or have gaps or overlaps that no engine writes."""
+        tensors = iter(memory)
+        return tuple(
+            output if isinstance(output, int) else _with_strides(next(tensors), output) for output in self._outputs
+        )
+
+
+def _dense_input(b: Lowering, name: str, tensor: torch.Tensor, is_weight: bool) -> Value:
+    """Add an input in its memory's order, and return it in its logical order."""
+    type = tensor_type(tensor)
+    order = physical_order(tensor.shape, tensor.stride()) or tuple(range(type.rank))
+    stored = b.input(name, type.with_shape(type.shape[i] for i in order), weight=is_weight)
+    return b.transpose(stored, [order.index(i) for i in range(type.rank)])
+
+
+def _dense_output(b: Lowering, value: Value, tensor: torch.Tensor) -> Value:
+    """Return a result in the order in which its memory is promised to lie."""
+    return b.transpose(value, physical_order(tensor.shape, tensor.stride()) or range(value.type.rank))
+
+
+def _symbol_sources(
+    graph: Graph, outputs: Sequence[_Layout | DimLike], places: Sequence[fx.Node]
+) -> dict[str, tuple[int, int | None]]:
+    """Find an argument, or a dimension of one, for each symbol of the region."""
+    found: dict[str, tuple[int, int | None]] = {}
+    for position, place in enumerate(places):
+        value = place.meta["val"]
+        sizes = [(None, value)] if is_size(place) else list(enumerate(value.shape))
+        for axis, size in sizes:
+            dim = dim_of(size) if isinstance(size, torch.SymInt) else size
+            if isinstance(dim, Dim) and dim.symbol is not None:
+                found.setdefault(dim.symbol.name, (position, axis))
+    needed = {symbol.name for symbol in graph.symbols}
+    for output in outputs:
+        dims = (*output.sizes, *output.strides) if isinstance(output, _Layout) else (output,)
+        needed |= {symbol.name for dim in dims if isinstance(dim, Dim) for symbol in dim.symbols}
+    missing = needed - set(found)
+    if missing:
+        raise UnsupportedError(f"no input of the region has the size {', '.join(sorted(missing))}")
+    return {name: found[name] for name in sorted(needed)}
+
+
+def _calls(gm: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in gm.graph.nodes if node.op == "call_function"]
+
+
+def _row_major(sizes: Sizes) -> Sizes:
+    strides = [1] * len(sizes)
+    for i in range(len(sizes) - 1, 0, -1):
+        strides[i - 1] = strides[i] * max(sizes[i], 1)
+    return tuple(strides)
+
+
+def _copy(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    return copy.copy_(tensor)
+
+
+def _with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
+    """Return the elements under strides that may have gaps or be 0 (where every element along them is the same)."""
+    if tensor.stride() == strides:
+        return tensor
+    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    for axis, stride in enumerate(strides):
+        tensor = tensor.narrow(axis, 0, 1) if stride == 0 else tensor
+    result.as_strided(tensor.shape, strides).copy_(tensor)
+    return result
+
+

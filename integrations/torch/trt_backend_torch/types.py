@@ -1,0 +1,86 @@
+"""Torch's dtypes, symbolic integers and fake tensors as IR types."""
+
+from __future__ import annotations
+
+__all__ = ["DTYPES", "TORCH_DTYPES", "dim_of", "physical_order", "tensor_type"]
+
+from collections.abc import Sequence
+
+import torch
+
+from trt_backend.errors import ReasonKind, UnsupportedError
+from trt_backend.ir.dims import DimLike, Symbol, parse_dim
+from trt_backend.ir.types import DType, TensorType
+
+DTYPES: dict[torch.dtype, DType] = {
+    torch.bool: DType.BOOL,
+    torch.int8: DType.INT8,
+    torch.uint8: DType.UINT8,
+    torch.int32: DType.INT32,
+    torch.int64: DType.INT64,
+    torch.float16: DType.FLOAT16,
+    torch.bfloat16: DType.BFLOAT16,
+    torch.float32: DType.FLOAT32,
+    torch.float64: DType.FLOAT64,
+}
+TORCH_DTYPES = {dtype: torch_dtype for torch_dtype, dtype in DTYPES.items()}
+
+_UNBOUNDED = 2**31  # torch writes "no upper bound" as a very large integer
+
+
+def dim_of(size: int | torch.SymInt) -> DimLike:
+    """Return an integer or a symbolic integer as a dimension with the ranges that dynamo knows.
+
+    Raises:
+        UnsupportedError: the size depends on data (an unbacked symbol).
+    """
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    if expression.is_number:
+        return int(expression)
+    ranges = size.node.shape_env.var_to_range
+    symbols = {}
+    for symbol in expression.free_symbols:
+        if symbol.name.startswith("u"):
+            raise UnsupportedError(f"the size {expression} depends on data")
+        lower, upper = int(ranges[symbol].lower), ranges[symbol].upper
+        bounded = upper.is_number and upper.is_finite and upper < _UNBOUNDED
+        symbols[symbol.name] = Symbol(symbol.name, lower, int(upper) if bounded else None)
+    return parse_dim(str(expression), symbols)
+
+
+def tensor_type(tensor: torch.Tensor) -> TensorType:
+    """Return the IR type of a (fake) tensor.
+
+    Raises:
+        UnsupportedError: no plain strided tensor of a dtype that the IR has.
+    """
+    if tensor.layout is not torch.strided:
+        raise UnsupportedError(f"the layout {tensor.layout} is not strided")
+    if tensor.dtype not in DTYPES:
+        raise UnsupportedError(f"{tensor.dtype} has no IR type", ReasonKind.DTYPE)
+    return TensorType(DTYPES[tensor.dtype], tuple(dim_of(size) for size in tensor.shape))
+
+
+def physical_order(shape: Sequence[int | torch.SymInt], strides: Sequence[int | torch.SymInt]) -> tuple[int, ...] | None:
+    """Return the permutation that makes a dense tensor row-major, or None where it has gaps or overlaps.
+
+    (0, 2, 3, 1) for channels_last, the identity for a contiguous tensor. Dimensions of size 1 have no order of their
+    own: they stay where they are.
+    """
+    sizes, steps = [dim_of(size) for size in shape], [dim_of(stride) for stride in strides]
+    for order in (tuple(range(len(sizes))), _by_stride(sizes, strides)):
+        expected: DimLike = 1
+        for i in reversed(order):
+            if sizes[i] != 1 and steps[i] != expected:
+                break
+            expected = expected * sizes[i]
+        else:
+            return order
+    return None
+
+
+def _by_stride(sizes: Sequence[DimLike], strides: Sequence[int | torch.SymInt]) -> tuple[int, ...]:
+    hints = [stride if isinstance(stride, int) else int(stride.node.hint) for stride in strides]
+    return tuple(sorted(range(len(sizes)), key=lambda i: (-hints[i], i)))

@@ -1,0 +1,91 @@
+"""Engines of ONNX Runtime: zero copy, threads, and clear errors."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from trt_backend.debug import Dump
+from trt_backend.engine.base import call_shapes
+from trt_backend.engine.onnxruntime import OnnxRuntimeEngine, provider
+from trt_backend.engine.providers import PROVIDERS, load_provider
+from trt_backend.errors import BuildError, ProviderUnavailableError, RunError
+from trt_backend.ir.builder import Builder
+from trt_backend.ir.dims import Dim, Symbol
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.ops.contraction import MatrixMultiply
+from trt_backend.ir.types import DType, TensorType
+from trt_backend.options import CompileOptions
+
+OPTIONS = CompileOptions(threads=1)
+
+
+def product() -> Graph:
+    """Return `x [n, 3] @ w [3, 2]`."""
+    b = Builder()
+    x = b.input("x", TensorType(DType.FLOAT32, (Dim.of(Symbol("n")), 3)))
+    w = b.input("w", TensorType(DType.FLOAT32, (3, 2)), weight=True)
+    return b.build([b.add(MatrixMultiply(), x, w)])
+
+
+def engine(graph: Graph) -> OnnxRuntimeEngine:
+    stack = provider()
+    return stack.load(stack.build(graph, OPTIONS, Dump(None)), graph, OPTIONS)
+
+
+def run(loaded: OnnxRuntimeEngine, graph: Graph, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    result = np.empty((x.shape[0], 2), np.float32)
+    shapes = call_shapes(graph, {"n": x.shape[0]})
+    loaded.run(shapes, [x.ctypes.data, w.ctypes.data], [result.ctypes.data])
+    return result
+
+
+def test_one_engine_takes_every_size_and_reads_live_weights() -> None:
+    graph = product()
+    loaded = engine(graph)
+    w = np.ones((3, 2), np.float32)
+    for n in (1, 4, 2):
+        x = np.random.default_rng(n).random((n, 3), np.float32)
+        np.testing.assert_allclose(run(loaded, graph, x, w), x @ w, rtol=1e-6)
+        w += 1  # in place, at the same address
+        np.testing.assert_allclose(run(loaded, graph, x, w), x @ w, rtol=1e-6)
+
+
+def test_threads_share_an_engine() -> None:
+    graph = product()
+    loaded = engine(graph)
+    w = np.random.default_rng(0).random((3, 2), np.float32)
+
+    def call(n: int) -> bool:
+        x = np.random.default_rng(n).random((1 + n % 7, 3), np.float32)
+        return bool(np.allclose(run(loaded, graph, x, w), x @ w, rtol=1e-5))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(400)))
+
+
+@pytest.mark.parametrize("blob", [b"", b"not a model", b"\x08\x0a"])
+def test_a_corrupt_model_is_a_build_error(blob: bytes) -> None:
+    with pytest.raises(BuildError, match="ONNX Runtime .* refuses the model"):
+        provider().load(blob, product(), OPTIONS)
+
+
+def test_a_run_that_onnxruntime_refuses_is_a_run_error() -> None:
+    graph = product()
+    loaded = engine(graph)
+    wrong = Builder()
+    x = wrong.input("x", TensorType(DType.FLOAT32, (2, 5)))
+    w = wrong.input("w", TensorType(DType.FLOAT32, (3, 2)))
+    shapes = call_shapes(wrong.build([w]), {"n": 2})
+    memory = [np.zeros(value.shape, np.float32) for value in (x, w, w)]
+    with pytest.raises(RunError, match="ONNX Runtime .* failed"):
+        loaded.run(shapes, [array.ctypes.data for array in memory[:2]], [memory[2].ctypes.data])
+
+
+def test_auto_is_the_first_provider_whose_stack_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_provider("auto").name == load_provider("onnxruntime").name == "onnxruntime"
+    monkeypatch.setitem(PROVIDERS, "onnxruntime", "trt_backend_missing_stack")
+    with pytest.raises(ProviderUnavailableError, match="pip install trt_backend_missing_stack"):
+        load_provider("auto")

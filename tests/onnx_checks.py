@@ -1,0 +1,79 @@
+"""Running ONNX models in tests, and comparing arrays."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+
+from trt_backend.emit.onnx import emit_onnx
+from trt_backend.ir.graph import Graph
+
+TOLERANCE = {"float16": 4e-3, "bfloat16": 2e-2, "float32": 2e-5, "float64": 1e-9}
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def session(model: onnx.ModelProto, optimized: str = "") -> onnxruntime.InferenceSession:
+    """Load a model on one thread; `optimized` is a path for the graph that ONNX Runtime makes of it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    if optimized:
+        options.optimized_model_filepath = optimized
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run_model(
+    model: onnx.ModelProto, inputs: Sequence[np.ndarray], symbols: Mapping[str, int] | None = None
+) -> list[np.ndarray]:
+    """Run a model that `emit_onnx` made."""
+    loaded = session(model)
+    given = [*inputs, *(np.array([symbols[name]]) for name in sorted(symbols or {}) if symbols)]
+    binding = loaded.io_binding()
+    for argument, array in zip(loaded.get_inputs(), given, strict=True):
+        binding.bind_ortvalue_input(argument.name, _ort_value(array))
+    for result in loaded.get_outputs():
+        binding.bind_output(result.name)
+    loaded.run_with_iobinding(binding)
+    return [_array(value) for value in binding.get_outputs()]
+
+
+def run_graph(
+    graph: Graph, inputs: Sequence[np.ndarray], symbols: Mapping[str, int] | None = None
+) -> list[np.ndarray]:
+    """Emit a graph and run it."""
+    model = emit_onnx(graph)
+    onnx.checker.check_model(model)
+    return run_model(model, inputs, symbols)
+
+
+def assert_same(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray], factor: float = 1.0) -> None:
+    """Require equal dtypes, shapes and elements, floats within the tolerance of their type times `factor`."""
+    assert len(got) == len(wanted)
+    for left, right in zip(got, wanted, strict=True):
+        assert (left.dtype, left.shape) == (right.dtype, right.shape)
+        tolerance = TOLERANCE.get(right.dtype.name, 0) * factor
+        wide: Any = np.float64 if tolerance else right.dtype
+        np.testing.assert_allclose(left.astype(wide), right.astype(wide), rtol=tolerance, atol=tolerance)
+
+
+def _ort_value(array: np.ndarray) -> onnxruntime.OrtValue:
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+    if array.dtype == _BFLOAT16:
+        bits = contiguous.view(np.uint16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(contiguous)
+
+
+def _array(value: onnxruntime.OrtValue) -> np.ndarray:
+    if value.data_type() != "tensor(bfloat16)":
+        return value.numpy()
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, _BFLOAT16).reshape(value.shape())

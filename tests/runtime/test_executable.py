@@ -1,0 +1,128 @@
+"""`Executable` builds once, remembers failures, and contains bugs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from trt_backend.engine.base import CallShapes, Engine
+from trt_backend.errors import BuildError, ReasonKind, RunError, UnsupportedError
+from trt_backend.report import RegionRecord
+from trt_backend.runtime.executable import Executable
+
+
+class Doubler:
+    """An engine in name only; the calls below compute."""
+
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        raise AssertionError("not called here")
+
+
+def on_engine(_: Engine, arguments: Sequence[Any]) -> tuple[str, int]:
+    return "engine", 2 * arguments[0]
+
+
+def native(x: int) -> tuple[str, int]:
+    return "native", 2 * x
+
+
+def executable(build: Callable[[], Engine], *, strict: bool = False) -> tuple[Executable, RegionRecord]:
+    record = RegionRecord("region", "test", "none", ops=3)
+    return Executable(build, record, strict=strict), record
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_the_first_call_builds_and_later_ones_do_not() -> None:
+    built: list[Doubler] = []
+
+    def build() -> Engine:
+        built.append(Doubler())
+        return built[-1]
+
+    region, record = executable(build)
+    assert not built
+    assert [region.call(on_engine, native, [x]) for x in (1, 2)] == [("engine", 2), ("engine", 4)]
+    assert (len(built), record.engines, record.engine_calls, record.native_calls) == (1, 1, 2, 0)
+
+
+def test_threads_build_once() -> None:
+    started = Barrier(8)
+    built: list[int] = []
+
+    def build() -> Engine:
+        built.append(1)
+        return Doubler()
+
+    region, record = executable(build)
+
+    def call(x: int) -> tuple[str, int]:
+        started.wait()
+        return region.call(on_engine, native, [x])
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(call, range(8)))
+    assert answers == [("engine", 2 * x) for x in range(8)]
+    assert (len(built), record.engine_calls) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "level"),
+    [
+        (BuildError("no"), ReasonKind.BUILD_FAILED, logging.WARNING),
+        (UnsupportedError("no", ReasonKind.DTYPE), ReasonKind.DTYPE, logging.WARNING),
+        (ZeroDivisionError("oops"), ReasonKind.BUG, logging.ERROR),
+    ],
+)
+def test_a_failed_build_is_remembered(
+    error: Exception, kind: ReasonKind, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts: list[int] = []
+
+    def build() -> Engine:
+        attempts.append(1)
+        raise error
+
+    region, record = executable(build)
+    with caplog.at_level(logging.DEBUG, "trt_backend"):
+        assert [region.call(on_engine, native, [x]) for x in (1, 2)] == [("native", 2), ("native", 4)]
+    assert len(attempts) == 1 and record.native_calls == 2 and record.engines == 0
+    assert record.reason is not None and record.reason.kind is kind
+    assert [entry.levelno for entry in caplog.records] == [level]
+
+
+@pytest.mark.parametrize("error", [RunError("no memory"), KeyError("oops")])
+def test_a_failed_run_goes_native_for_good(error: Exception) -> None:
+    region, record = executable(Doubler)
+    assert region.call(failing(error), native, [1]) == ("native", 2)
+    assert region.call(on_engine, native, [1]) == ("native", 2)
+    assert (record.engine_calls, record.native_calls) == (0, 2)
+    assert record.reason is not None
+    assert record.reason.kind is (ReasonKind.RUN_FAILED if isinstance(error, RunError) else ReasonKind.BUG)
+
+
+@pytest.mark.parametrize("error", [BuildError("no"), KeyError("oops")])
+def test_strict_raises(error: Exception) -> None:
+    region, _ = executable(failing(error), strict=True)
+    with pytest.raises(type(error)):
+        region.call(on_engine, native, [1])
+    region, _ = executable(Doubler, strict=True)
+    with pytest.raises(type(error)):
+        region.call(failing(error), native, [1])
+
+
+def test_an_error_of_the_native_code_is_the_users() -> None:
+    region, record = executable(failing(BuildError("no")))
+    with pytest.raises(ValueError, match="theirs"):
+        region.call(on_engine, failing(ValueError("theirs")), [1])
+    assert record.reason is not None and record.reason.kind is ReasonKind.BUILD_FAILED

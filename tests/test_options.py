@@ -1,0 +1,41 @@
+"""`CompileOptions` says what is wrong, what was probably meant, and what is legal."""
+
+from __future__ import annotations
+
+import pytest
+
+from trt_backend.errors import OptionError
+from trt_backend.options import CompileOptions
+
+
+def test_defaults_come_from_no_options() -> None:
+    assert CompileOptions.from_mapping(None) == CompileOptions() == CompileOptions.from_mapping({})
+
+
+def test_values_arrive() -> None:
+    options = CompileOptions.from_mapping({"min_block_size": 7, "threads": 2, "strict": True, "fuel": 0})
+    assert (options.min_block_size, options.threads, options.strict, options.fuel) == (7, 2, True, 0)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("min_blok_size", "min_block_size"), ("thread", "threads")])
+def test_an_unknown_name_is_refused_with_what_was_meant(given: str, meant: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown option '{given}'; did you mean '{meant}'"):
+        CompileOptions.from_mapping({given: 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"provider": "onnxruntim"}, "none of 'auto', 'onnxruntime'; did you mean 'onnxruntime'"),
+        ({"min_block_size": 0}, "1 or more"),
+        ({"min_block_size": None}, "1 or more"),
+        ({"min_block_size": True}, "1 or more"),
+        ({"threads": -1}, "1 or more or None"),
+        ({"fuel": 1.5}, "0 or more or None"),
+        ({"strict": 1}, "neither True nor False"),
+        ({"dump_dir": 3}, "no path"),
+    ],
+)
+def test_an_illegal_value_is_refused_with_the_legal_ones(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        CompileOptions.from_mapping(options)

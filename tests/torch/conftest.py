@@ -1,0 +1,83 @@
+"""Fixtures of the torch tests; `torch_checks.py` holds what they are made of."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo
+
+for _folder in (Path(__file__).parents[1], Path(__file__).parent):  # for models and torch_checks, in any import mode
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))
+
+import torch_checks  # noqa: E402
+
+if torch_checks.ON_TRT:
+    import trt_backend
+
+torch.set_num_threads(2)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "may_report_bug: this test provokes a reason of the kind 'bug'")
+    for package in ("torch.jit", "torch.distributed"):  # torch 2.13 warns of itself where these are first imported
+        config.addinivalue_line("filterwarnings", f"ignore:.*{package}.*:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def fresh(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test starts with an empty dynamo, report and seed, and fails where the report then names a bug of ours."""
+    _reset()
+    torch.manual_seed(0)
+    yield
+    bugs: list[str] = []
+    if torch_checks.ON_TRT and not request.node.get_closest_marker("may_report_bug"):
+        bugs = [r for r in torch_checks.ReportChecks().reasons() if torch_checks.kind_of(r) == "bug"]
+    _reset()
+    assert not bugs, bugs
+
+
+def _reset() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    if torch_checks.ON_TRT:
+        gc.collect()
+        trt_backend.reset_report()
+
+
+@pytest.fixture
+def compile_trt():
+    """`torch.compile(target, **kwargs)` with the backend under test."""
+    return torch_checks.compile_trt
+
+
+@pytest.fixture
+def report() -> torch_checks.ReportChecks:
+    return torch_checks.ReportChecks()
+
+
+class _Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def log() -> Iterator[list[logging.LogRecord]]:
+    """What is logged under `trt_backend` at INFO or higher."""
+    logger, handler = logging.getLogger("trt_backend"), _Records()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler.records
+    logger.removeHandler(handler)
+    logger.setLevel(level)

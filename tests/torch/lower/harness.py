@@ -1,0 +1,111 @@
+"""Lowering one traced function and comparing reference and ONNX Runtime with torch."""
+
+from __future__ import annotations
+
+__all__ = ["check", "lower", "refusal"]
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from trt_backend_torch.fx import is_size
+from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lowering import lower_node, unsupported
+from trt_backend_torch.types import dim_of, tensor_type
+
+from trt_backend.debug import Dump
+from trt_backend.engine.base import call_shapes
+from trt_backend.engine.onnxruntime import OnnxRuntimeProvider
+from trt_backend.errors import Reason
+from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.reference import evaluate
+from trt_backend.ir.verify import verify
+from trt_backend.options import CompileOptions
+from trt_backend.passes.legalize import legalize
+from trt_backend.passes.pipeline import run_passes
+
+_PROVIDER = OnnxRuntimeProvider()
+
+
+def trace(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...], *, dynamic: bool) -> fx.GraphModule:
+    """Trace to aten, with symbolic sizes where `dynamic`."""
+    with torch.no_grad():
+        return make_fx(function, tracing_mode="symbolic" if dynamic else "fake")(*inputs)
+
+
+def lower(gm: fx.GraphModule) -> Graph:
+    """Lower a whole traced graph."""
+    b = Lowering("test")
+    env: dict[fx.Node, Any] = {}
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            value = node.meta["val"]
+            env[node] = dim_of(value) if is_size(node) else b.input(node.name, tensor_type(value))
+        elif node.op == "call_function":
+            env[node] = lower_node(b, node, env)
+        elif node.op == "output":
+            results = node.args[0] if isinstance(node.args[0], (tuple, list)) else (node.args[0],)
+            outputs = [env[result] for result in results]
+    graph = b.build([output for output in outputs if isinstance(output, Value)])
+    verify(graph)
+    return graph
+
+
+def check(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool = False, rtol: float = 1e-5, atol: float = 1e-5) -> Graph:
+    """Assert that torch, the NumPy reference and ONNX Runtime agree on `function(*inputs)`; return the graph."""
+    with torch.no_grad():
+        expected = function(*inputs)
+    expected = expected if isinstance(expected, (tuple, list)) else (expected,)
+    gm = trace(function, inputs, dynamic=dynamic)
+    for node in gm.graph.nodes:
+        if node.op == "call_function":
+            reason = unsupported(node, lambda graph: legalize(graph, _PROVIDER.support), "cpu")
+            assert reason is None, reason
+    graph = lower(gm)
+    arrays = [np.ascontiguousarray(tensor.detach().numpy()) for tensor in inputs]
+    sizes = _symbol_values(graph, arrays)
+    _compare("reference", evaluate(graph, arrays, sizes), expected, rtol, atol)
+    _compare("ONNX Runtime", _run_onnx(graph, arrays, sizes), expected, rtol, atol)
+    return graph
+
+
+def refusal(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool = False) -> Reason:
+    """Return the reason for which the first refused node of `function(*inputs)` stays native."""
+    gm = trace(function, inputs, dynamic=dynamic)
+    reasons = [
+        unsupported(node, lambda graph: legalize(graph, _PROVIDER.support), "cpu")
+        for node in gm.graph.nodes
+        if node.op == "call_function"
+    ]
+    refused = [reason for reason in reasons if reason is not None]
+    assert refused, "every node is supported"
+    return refused[0]
+
+
+def _symbol_values(graph: Graph, arrays: list[np.ndarray[Any, Any]]) -> dict[str, int]:
+    values = {}
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        for dim, size in zip(value.shape, array.shape, strict=True):
+            if not isinstance(dim, int) and dim.symbol is not None:
+                values[dim.symbol.name] = size
+    return values
+
+
+def _run_onnx(graph: Graph, arrays: list[np.ndarray[Any, Any]], sizes: dict[str, int]) -> list[np.ndarray[Any, Any]]:
+    legal, _ = run_passes(graph, support=_PROVIDER.support)
+    options = CompileOptions(threads=1)
+    engine = _PROVIDER.load(_PROVIDER.build(legal, options, Dump(None)), legal, options)
+    shapes = call_shapes(legal, sizes)
+    outputs = [np.empty(shape, value.dtype.numpy) for shape, value in zip(shapes.outputs, legal.outputs, strict=True)]
+    engine.run(shapes, [array.ctypes.data for array in arrays], [array.ctypes.data for array in outputs])
+    return outputs
+
+
+def _compare(who: str, got: list[np.ndarray[Any, Any]], expected: Any, rtol: float, atol: float) -> None:
+    for array, tensor in zip(got, (t for t in expected if isinstance(t, torch.Tensor)), strict=True):
+        wanted = tensor.numpy()
+        assert array.dtype == wanted.dtype, f"{who}: {array.dtype}, torch gives {wanted.dtype}"
+        np.testing.assert_allclose(array, wanted, rtol=rtol, atol=atol, err_msg=who, equal_nan=True)

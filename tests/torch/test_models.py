@@ -1,0 +1,60 @@
+"""Every architecture of the zoo gives eager's answer from engines, with static and with dynamic batches."""
+
+from __future__ import annotations
+
+import models
+import pytest
+import torch
+from torch_checks import ON_TRT, assert_close, graphs_compiled
+
+BATCHES = {"static": (2, 2), "marked": (2, 3, 5, 7), "automatic": (2, 3, 5, 7)}
+
+
+@pytest.mark.parametrize("batches", BATCHES)
+@pytest.mark.parametrize("name", models.ZOO)
+def test_answers_as_eager(name, batches, compile_trt, report):
+    model, make_inputs = models.ZOO[name]()
+    compiled = compile_trt(model, dynamic=False if batches == "static" else None, options={"min_block_size": 3})
+    graphs = []
+    with torch.no_grad():
+        for batch in BATCHES[batches]:
+            inputs = make_inputs(batch)
+            if batches == "marked":
+                for t in inputs:
+                    torch._dynamo.mark_dynamic(t, 0)
+            assert_close(compiled(*inputs), model(*inputs))
+            graphs.append(graphs_compiled())
+    # One more compile of each graph where dynamo learns that the batch moves, none where it was told.
+    assert graphs[-1] <= graphs[0] * (2 if batches == "automatic" else 1)
+    if name != "lstm":
+        report.engines_ran(calls=len(graphs), share=0.98)
+    elif ON_TRT:  # nn.LSTM may run natively, not silently
+        data = report.data
+        assert data["ops_in_engines"] >= 0.98 * data["ops_total"] > 0 or report.kinds() & {
+            "no lowering rule",
+            "unsupported",
+            "region too small",
+        }
+
+
+@pytest.mark.parametrize("name", ["bert-sdpa", "resnet"])
+def test_half_of_the_batch_gives_half_of_the_answer(name, compile_trt, report):
+    """Rows of a batch do not leak into each other through an engine."""
+    model, make_inputs = models.ZOO[name]()
+    inputs = make_inputs(4)
+    with torch.no_grad():
+        compiled = compile_trt(model, dynamic=True)
+        whole, half = compiled(*inputs), compiled(*(t[:2] for t in inputs))
+        assert_close(half[0], whole[0][:2])
+    report.engines_ran(calls=2)
+
+
+def test_the_zoo_is_deterministic_and_not_degenerate():
+    for name, build in models.ZOO.items():
+        (model, make_inputs), (again, _) = build(), build()
+        with torch.no_grad():
+            out, same = model(*make_inputs(2)), again(*make_inputs(2))
+        assert_close(same, out, rtol=0)
+        first = out if isinstance(out, torch.Tensor) else out[0]
+        assert 0.05 < first.std() < 10, name
+        assert not torch.allclose(first[0], first[1]), name

@@ -1,0 +1,218 @@
+"""What the torch tests share: compile with the backend under test, compare with eager, and read the live report.
+
+`TRT_TEST_BACKEND=aot_eager` runs the same tests on another backend (to test the tests): every numerical assertion
+holds there too, and the assertions on the report are skipped.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BACKEND",
+    "ON_TRT",
+    "KINDS",
+    "ReportChecks",
+    "assert_close",
+    "assert_runs_as_eager",
+    "assert_same",
+    "chain",
+    "compile_trt",
+    "graphs_compiled",
+    "needs_trt",
+]
+
+import contextlib
+import copy
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+
+BACKEND = os.environ.get("TRT_TEST_BACKEND", "trt")
+ON_TRT = BACKEND == "trt"
+KINDS = {
+    "no lowering rule",
+    "unsupported",
+    "unsupported dtype",
+    "unsupported device",
+    "empty tensor",
+    "random numbers",
+    "needs gradients",
+    "region too small",
+    "out of fuel",
+    "build failed",
+    "run failed",
+    "bug",
+}
+
+needs_trt = pytest.mark.skipif(not ON_TRT, reason="asserts on the trt backend itself")
+
+if ON_TRT:
+    import trt_backend
+
+
+def compile_options(options: dict[str, Any] | None) -> dict[str, Any]:
+    """The keywords of `torch.compile` that choose the backend under test; one-op regions count unless said otherwise."""
+    return {"backend": BACKEND, "options": {"min_block_size": 1} | (options or {})} if ON_TRT else {"backend": BACKEND}
+
+
+def compile_trt(target: Any, *, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    """`torch.compile` with the backend under test."""
+    return torch.compile(target, **compile_options(options), **kwargs)
+
+
+def graphs_compiled() -> int:
+    """How many graphs dynamo has compiled since its last reset."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and everything that it wraps or was raised from."""
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        if (e := todo.pop()) is not None and id(e) not in seen:
+            seen.add(id(e))
+            yield e
+            todo += [e.__cause__, e.__context__, getattr(e, "inner_exception", None)]
+
+
+# -- comparing with eager --
+
+
+def _strides(t: Tensor) -> list[int]:
+    """The strides that matter: none for dimensions of one element, none at all for an empty tensor."""
+    return [s for s, n in zip(t.stride(), t.shape, strict=True) if n != 1] if t.numel() else []
+
+
+def assert_close(actual: Any, expected: Any, rtol: float = 1e-4, strides: bool = False) -> None:
+    """The same structure, types, shapes and (on demand) strides; max |difference| within `rtol` of max |expected|."""
+    (a_leaves, a_spec), (e_leaves, e_spec) = tree_flatten(actual), tree_flatten(expected)
+    assert a_spec == e_spec
+    for i, (a, e) in enumerate(zip(a_leaves, e_leaves, strict=True)):
+        if not isinstance(e, Tensor):
+            assert a == e and type(a) is type(e), f"output {i}"
+            continue
+        assert (a.dtype, a.shape, a.device) == (e.dtype, e.shape, e.device), f"output {i}"
+        if strides:
+            assert _strides(a) == _strides(e), f"strides of output {i}"
+        if not (e.is_floating_point() or e.is_complex()) or rtol == 0:
+            assert torch.equal(a, e), f"output {i}"
+        elif e.numel():
+            assert a.isfinite().eq(e.isfinite()).all(), f"output {i} is not finite where eager is"
+            scale = e[e.isfinite()].abs().max().item() if e.isfinite().any() else 0.0
+            worst = (a - e)[e.isfinite()].abs().max().item() if e.isfinite().any() else 0.0
+            assert worst <= rtol * max(scale, 1e-30), f"output {i}: {worst} off, the largest is {scale}"
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Bit for bit the same."""
+    assert_close(actual, expected, rtol=0)
+
+
+def _sharing(values: Any) -> list[int]:
+    """For every tensor the position of the first one in the same memory."""
+    storages = [t.untyped_storage().data_ptr() if t.numel() else -i - 1 for i, t in enumerate(_tensors(values))]
+    return [storages.index(s) for s in storages]
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(values) if isinstance(t, Tensor)]
+
+
+def _overwrite(t: Tensor) -> None:
+    """What a caller may do to an output: write into it (unless its elements overlap)."""
+    if all(s or n == 1 for s, n in zip(t.stride(), t.shape, strict=True)):
+        t.logical_not_() if t.dtype == torch.bool else t.add_(1)
+
+
+def assert_runs_as_eager(fn: Callable[..., Any], make_args: Callable[[], Any], calls: int = 3, **kwargs: Any) -> Any:
+    """Compile `fn` and call it `calls` times beside eager: the same outputs, dtypes, strides, arguments afterwards,
+    memory shared between outputs and arguments, module state, and effect of writing into the outputs.
+    """
+    eager = copy.deepcopy(fn) if isinstance(fn, nn.Module) else fn
+    compiled = compile_trt(fn, **kwargs)
+    for _ in range(calls):
+        ours, theirs = make_args(), make_args()
+        got, want = compiled(*ours), eager(*theirs)
+        assert_close(got, want, strides=True)
+        assert_close(ours, theirs)
+        assert _sharing((ours, got)) == _sharing((theirs, want)), "shares memory otherwise than eager"
+        for mine, other in zip(_tensors(got), _tensors(want), strict=True):
+            _overwrite(mine)
+            _overwrite(other)
+        assert_close((ours, got), (theirs, want))
+        if isinstance(fn, nn.Module):
+            assert_close(dict(fn.state_dict()), dict(eager.state_dict()))
+    return compiled
+
+
+def clone(values: Any) -> Any:
+    return tree_map_only(Tensor, torch.clone, values)
+
+
+# -- the report --
+
+
+def kind_of(reason: str) -> str:
+    """The kind in `"<op>: <kind>[: detail][ [source]]"`."""
+    assert ": " in reason, f"not a reason: {reason!r}"
+    kind = re.split(r": | \[", reason.split(": ", 1)[1])[0]
+    assert kind in KINDS, f"not a kind of reason: {reason!r}"
+    return kind
+
+
+class ReportChecks:
+    """Assertions on the live report; each passes without a look on another backend."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return trt_backend.report().to_dict()
+
+    def total(self, key: str) -> int:
+        """The sum of one figure over all regions (0 on another backend)."""
+        return sum(r[key] for r in self.data["regions"]) if ON_TRT else 0
+
+    def reasons(self) -> list[str]:
+        data = self.data
+        return [r["reason"] for r in (*data["regions"], *data["native_ops"]) if r["reason"]]
+
+    def kinds(self) -> set[str]:
+        return {kind_of(r) for r in self.reasons()}
+
+    def engines_ran(
+        self, calls: int = 1, *, native_calls: int = 0, share: float = 0.0, exactly: bool = False
+    ) -> None:
+        """At least (or exactly) so many engine calls, no region fell back, and `share` of all ops is in engines."""
+        if not ON_TRT:
+            return
+        data = self.data
+        ran = self.total("engine_calls")
+        assert ran == calls if exactly else ran >= calls, f"{ran} engine calls: {data}"
+        assert self.total("native_calls") == native_calls, data
+        assert 0 < data["ops_in_engines"] <= data["ops_total"], data
+        assert data["ops_in_engines"] >= share * data["ops_total"], data
+
+    @contextlib.contextmanager
+    def engines_run(self) -> Iterator[None]:
+        """Inside, engines are called and no region falls back."""
+        engine, native = self.total("engine_calls"), self.total("native_calls")
+        yield
+        if ON_TRT:
+            assert self.total("engine_calls") > engine, self.data
+            assert self.total("native_calls") == native, self.data
+
+    def no_engine_ran(self, kind: str | None = None) -> None:
+        """Everything ran natively, and the report says why (of `kind`, where given)."""
+        if ON_TRT:
+            assert self.total("engine_calls") == 0, self.data
+            assert kind in self.kinds() if kind else self.kinds(), self.data
+
+    def native(self, kind: str, op: str = "") -> None:
+        """Some op whose name contains `op` ran natively for a reason of `kind`."""
+        if ON_TRT:
+            assert any(kind_of(r) == kind and op in r for r in self.reasons()), self.data

@@ -1,0 +1,9 @@
+"""The TensorRT backend's framework-free core; `report()` says what runs where and why."""
+
+from __future__ import annotations
+
+__all__ = ["__version__", "report", "reset_report"]
+
+from trt_backend.report import report, reset_report
+
+__version__ = "0.1.0"

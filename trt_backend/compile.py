@@ -1,0 +1,32 @@
+"""From a graph to an `Executable`: passes, build, load, at the first call."""
+
+from __future__ import annotations
+
+__all__ = ["build_engine", "compile_graph"]
+
+from trt_backend.debug import Dump, log
+from trt_backend.engine.base import Engine, EngineProvider
+from trt_backend.ir.graph import Graph
+from trt_backend.options import CompileOptions
+from trt_backend.passes.pipeline import run_passes
+from trt_backend.report import RegionRecord
+from trt_backend.runtime.executable import Executable
+
+
+def compile_graph(
+    graph: Graph, provider: EngineProvider, options: CompileOptions, record: RegionRecord
+) -> Executable:
+    """Return the executable of a graph; nothing is built before its first call."""
+    return Executable(lambda: build_engine(graph, provider, options), record, strict=options.strict)
+
+
+def build_engine(graph: Graph, provider: EngineProvider, options: CompileOptions) -> Engine:
+    """Run the passes, build the engine and load it (BuildError where one of them refuses)."""
+    dump = Dump.of(options.dump_dir, graph.name)
+    dump("lowered.ir", str(graph))
+    legal, timings = run_passes(
+        graph, support=provider.support, dump=lambda name, changed: dump(f"{name}.ir", str(changed))
+    )
+    for timing in timings:
+        log.debug("%s: %s took %.1f ms", graph.name, timing.name, 1e3 * timing.seconds)
+    return provider.load(provider.build(legal, options, dump), legal, options)

@@ -1,0 +1,35 @@
+"""The package's logger, and dumps of what a compilation made."""
+
+from __future__ import annotations
+
+__all__ = ["Dump", "log"]
+
+import logging
+import re
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+log = logging.getLogger("trt_backend")
+log.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Writes numbered files of one region under `folder`; writes nothing where that is None."""
+
+    folder: Path | None
+    _number: count[int] = field(default_factory=count)
+
+    @classmethod
+    def of(cls, folder: str | None, name: str) -> Dump:
+        """Return the dump of the region `name` below the user's `folder`."""
+        return cls(Path(folder, re.sub(r"\W+", "_", name)) if folder is not None else None)
+
+    def __call__(self, name: str, content: str | bytes) -> None:
+        """Write one file; text is encoded as UTF-8."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{next(self._number):02d}-{name}"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)

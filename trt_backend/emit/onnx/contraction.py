@@ -1,0 +1,85 @@
+"""Emission of ops that contract."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
+
+from typing import Any
+
+from trt_backend.emit.onnx.model import ModelWriter, Tensor
+from trt_backend.emit.onnx.rules import FLOATS, RULES, SINGLE
+from trt_backend.ir.ops.base import Types
+from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
+from trt_backend.ir.types import DType
+
+
+def _refuse_padding(op: Convolution, types: Types) -> str | None:
+    negative = min((*op.pre_padding, *op.post_padding)) < 0
+    return "a convolution that cuts its input (negative padding)" if negative else None
+
+
+@RULES.rule(Convolution, SINGLE, _refuse_padding)
+def _convolution(
+    m: ModelWriter, op: Convolution, x: Tensor, kernel: Tensor, bias: Tensor | None = None
+) -> str:
+    pads = [*op.pre_padding, *op.post_padding]
+    return m.node("Conv", *_names(x, kernel, bias), pads=pads, **_window_attributes(op, kernel))
+
+
+def _refuse_output_padding(op: Deconvolution, types: Types) -> str | None:
+    if min(op.pre_padding) < 0:
+        return "a deconvolution that adds rows in front (negative padding before)"
+    return None
+
+
+@RULES.rule(Deconvolution, SINGLE, _refuse_output_padding)
+def _deconvolution(
+    m: ModelWriter, op: Deconvolution, x: Tensor, kernel: Tensor, bias: Tensor | None = None
+) -> str:
+    after = [max(padding, 0) for padding in op.post_padding]
+    more = [max(-padding, 0) for padding in op.post_padding]
+    attributes = _window_attributes(op, kernel)
+    pads = [*op.pre_padding, *after]
+    return m.node("ConvTranspose", *_names(x, kernel, bias), pads=pads, output_padding=more, **attributes)
+
+
+def _window_attributes(op: Convolution | Deconvolution, kernel: Tensor) -> dict[str, Any]:
+    return {
+        "kernel_shape": list(kernel.shape[2:]),
+        "strides": list(op.stride),
+        "dilations": list(op.dilation),
+        "group": op.groups,
+    }
+
+
+@RULES.rule(MatrixMultiply, FLOATS | {DType.INT32, DType.INT64})
+def _matrix_multiply(m: ModelWriter, op: MatrixMultiply, a: Tensor, b: Tensor) -> str:
+    """Emit Transpose and MatMul.
+
+    ONNX Runtime makes one Gemm of them and the bias that follows in rank 2, and one FusedMatMul otherwise; a Gemm
+    emitted as such would not take the bias.
+    """
+    left = _transposed(m, a) if op.transpose_a else a.name
+    right = _transposed(m, b) if op.transpose_b else b.name
+    return m.node("MatMul", left, right)
+
+
+def _transposed(m: ModelWriter, x: Tensor) -> str:
+    rank = x.type.rank
+    return m.node("Transpose", x.name, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+@RULES.rule(Attention, SINGLE)
+def _attention(
+    m: ModelWriter, op: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+) -> str:
+    attributes: dict[str, Any] = {"scale": op.scale, "is_causal": int(op.causal)}
+    if mask is None:
+        return m.node("Attention", q.name, k.name, v.name, **attributes)
+    shape = (*mask.shape[:2], q.shape[2], k.shape[2])
+    full = mask.name if mask.shape == shape else m.node("Expand", mask.name, m.dims(shape))
+    return m.node("Attention", q.name, k.name, v.name, full, **attributes)
+
+
+def _names(*tensors: Tensor | None) -> list[str]:
+    return [tensor.name for tensor in tensors if tensor]

@@ -1,0 +1,161 @@
+"""Emission of elementwise ops."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
+
+from typing import Any
+
+from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
+from trt_backend.emit.onnx.rules import ALL, FLOATS, INTEGERS, RULES, SINGLE
+from trt_backend.ir.ops.elementwise import (
+    Activation,
+    ActivationKind,
+    BatchNorm,
+    Cast,
+    Elementwise,
+    ElementwiseKind,
+    Select,
+    Unary,
+    UnaryKind,
+)
+from trt_backend.ir.types import DType
+
+BOOL = frozenset({DType.BOOL})
+NUMBERS = FLOATS | INTEGERS
+
+_UNARY = {
+    UnaryKind.ABS: ("Abs", NUMBERS),
+    UnaryKind.ACOS: ("Acos", SINGLE),
+    UnaryKind.ACOSH: ("Acosh", SINGLE),
+    UnaryKind.ASIN: ("Asin", SINGLE),
+    UnaryKind.ASINH: ("Asinh", SINGLE),
+    UnaryKind.ATAN: ("Atan", SINGLE),
+    UnaryKind.ATANH: ("Atanh", SINGLE),
+    UnaryKind.CEIL: ("Ceil", FLOATS),
+    UnaryKind.COS: ("Cos", FLOATS),
+    UnaryKind.COSH: ("Cosh", SINGLE),
+    UnaryKind.ERF: ("Erf", SINGLE),
+    UnaryKind.EXP: ("Exp", FLOATS),
+    UnaryKind.FLOOR: ("Floor", FLOATS),
+    UnaryKind.ISINF: ("IsInf", FLOATS | {DType.BFLOAT16}),
+    UnaryKind.ISNAN: ("IsNaN", FLOATS | {DType.BFLOAT16}),
+    UnaryKind.LOG: ("Log", FLOATS),
+    UnaryKind.NEG: ("Neg", NUMBERS - {DType.UINT8}),
+    UnaryKind.NOT: ("Not", BOOL),
+    UnaryKind.RECIP: ("Reciprocal", FLOATS),
+    UnaryKind.ROUND: ("Round", FLOATS),
+    UnaryKind.SIGN: ("Sign", NUMBERS | {DType.BFLOAT16}),
+    UnaryKind.SIN: ("Sin", FLOATS),
+    UnaryKind.SINH: ("Sinh", SINGLE),
+    UnaryKind.SQRT: ("Sqrt", FLOATS),
+    UnaryKind.TAN: ("Tan", SINGLE),
+}
+
+_ELEMENTWISE = {
+    ElementwiseKind.SUM: ("Add", NUMBERS),
+    ElementwiseKind.SUB: ("Sub", NUMBERS),
+    ElementwiseKind.PROD: ("Mul", NUMBERS),
+    ElementwiseKind.DIV: ("Div", NUMBERS),
+    ElementwiseKind.FLOOR_DIV: ("Div", NUMBERS),
+    ElementwiseKind.MAX: ("Max", NUMBERS),
+    ElementwiseKind.MIN: ("Min", NUMBERS),
+    ElementwiseKind.POW: ("Pow", FLOATS | {DType.INT32, DType.INT64}),
+    ElementwiseKind.EQUAL: ("Equal", NUMBERS | BOOL),
+    ElementwiseKind.GREATER: ("Greater", NUMBERS),
+    ElementwiseKind.LESS: ("Less", NUMBERS),
+    ElementwiseKind.AND: ("And", BOOL),
+    ElementwiseKind.OR: ("Or", BOOL),
+    ElementwiseKind.XOR: ("Xor", BOOL),
+}
+
+_ACTIVATION = {
+    ActivationKind.RELU: ("Relu", NUMBERS),
+    ActivationKind.SIGMOID: ("Sigmoid", FLOATS),
+    ActivationKind.TANH: ("Tanh", FLOATS),
+    ActivationKind.LEAKY_RELU: ("LeakyRelu", SINGLE),
+    ActivationKind.ELU: ("Elu", SINGLE),
+    ActivationKind.SELU: ("Selu", SINGLE),
+    ActivationKind.SOFTSIGN: ("Softsign", SINGLE),
+    ActivationKind.SOFTPLUS: ("Softplus", SINGLE),
+    ActivationKind.CLIP: ("Clip", NUMBERS),
+    ActivationKind.HARD_SIGMOID: ("HardSigmoid", SINGLE),
+    ActivationKind.GELU_ERF: ("Gelu", SINGLE),
+    ActivationKind.GELU_TANH: ("Gelu", SINGLE),
+}
+
+
+@RULES.rule(Unary, {kind: dtypes for kind, (_, dtypes) in _UNARY.items()})
+def _unary(m: ModelWriter, op: Unary, x: Tensor) -> str:
+    return m.node(_UNARY[op.kind][0], x.name)
+
+
+@RULES.rule(Elementwise, {kind: dtypes for kind, (_, dtypes) in _ELEMENTWISE.items()})
+def _elementwise(m: ModelWriter, op: Elementwise, left: Tensor, right: Tensor) -> str:
+    if op.kind is ElementwiseKind.FLOOR_DIV and left.dtype.is_float:
+        return m.node("Floor", m.node("Div", left.name, right.name))
+    if op.kind is ElementwiseKind.FLOOR_DIV:
+        return m.floor_divide(left.name, _divisor(m, right))
+    if op.kind is ElementwiseKind.DIV:
+        return m.node("Div", left.name, _divisor(m, right))
+    return m.node(_ELEMENTWISE[op.kind][0], left.name, right.name)
+
+
+def _divisor(m: ModelWriter, x: Tensor) -> str:
+    """Return a divisor that is never an integer 0, by which ONNX Runtime would kill the process (SIGFPE)."""
+    known = m.known(x)
+    if x.dtype.is_float or (known is not None and bool(known.all())):
+        return x.name
+    zero, one = m.constant(0, x.dtype), m.constant(1, x.dtype)
+    return m.node("Where", m.node("Equal", x.name, zero), one, x.name)
+
+
+@RULES.rule(Activation, {kind: dtypes for kind, (_, dtypes) in _ACTIVATION.items()})
+def _activation(m: ModelWriter, op: Activation, x: Tensor) -> str:
+    name = _ACTIVATION[op.kind][0]
+    if op.kind is ActivationKind.CLIP:
+        low, high = op.bounds(x.dtype)
+        return m.node("Clip", x.name, m.constant(low, x.dtype), m.constant(high, x.dtype))
+    if op.kind is ActivationKind.RELU and x.dtype.is_integer:  # no kernel for int64 and uint8
+        return m.node("Max", x.name, m.constant(0, x.dtype))
+    if op.kind is ActivationKind.SOFTPLUS:
+        scaled = _scaled(m, x.name, op.beta, x.dtype)
+        return _scaled(m, m.node(name, scaled), op.alpha, x.dtype)
+    return m.node(name, x.name, **_activation_attributes(op))
+
+
+def _activation_attributes(op: Activation) -> dict[str, Any]:
+    if op.kind in (ActivationKind.LEAKY_RELU, ActivationKind.ELU):
+        return {"alpha": op.alpha}
+    if op.kind is ActivationKind.SELU:
+        return {"alpha": op.alpha, "gamma": op.beta}
+    if op.kind is ActivationKind.HARD_SIGMOID:
+        return {"alpha": op.alpha, "beta": op.beta}
+    if op.kind is ActivationKind.GELU_ERF:
+        return {"approximate": "none"}
+    return {"approximate": "tanh"} if op.kind is ActivationKind.GELU_TANH else {}
+
+
+def _scaled(m: ModelWriter, x: str, factor: float, dtype: DType) -> str:
+    return x if factor == 1 else m.node("Mul", x, m.constant(factor, dtype))
+
+
+@RULES.rule(Select, NUMBERS | BOOL)
+def _select(m: ModelWriter, op: Select, condition: Tensor, x: Tensor, y: Tensor) -> str:
+    if x.dtype is not DType.BOOL:
+        return m.node("Where", condition.name, x.name, y.name)
+    chosen = m.node("And", condition.name, x.name)  # no kernel for bool
+    return m.node("Or", chosen, m.node("And", m.node("Not", condition.name), y.name))
+
+
+@RULES.rule(Cast, ALL)
+def _cast(m: ModelWriter, op: Cast, x: Tensor) -> str:
+    return m.node("Cast", x.name, to=ONNX_DTYPE[op.dtype])
+
+
+@RULES.rule(BatchNorm, FLOATS)
+def _batch_norm(
+    m: ModelWriter, op: BatchNorm, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> str:
+    operands = (operand.name for operand in (x, scale, bias, mean, variance))
+    return m.node("BatchNormalization", *operands, epsilon=op.epsilon)

@@ -1,0 +1,86 @@
+"""Emission of ops that look along axes."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
+
+from typing import Any
+
+import numpy as np
+
+from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
+from trt_backend.emit.onnx.rules import FLOATS, INTEGERS, RULES, SINGLE
+from trt_backend.ir.ops.reduction import (
+    CumulativeSum,
+    Normalization,
+    Pooling,
+    PoolingKind,
+    Reduce,
+    ReduceKind,
+    Softmax,
+    TopK,
+    TopKKind,
+)
+from trt_backend.ir.types import DType, is_static
+
+WIDE = FLOATS | {DType.INT32, DType.INT64}
+
+_REDUCE = {
+    ReduceKind.SUM: ("ReduceSum", WIDE),
+    ReduceKind.PROD: ("ReduceProd", WIDE),
+    ReduceKind.MAX: ("ReduceMax", FLOATS | INTEGERS),
+    ReduceKind.MIN: ("ReduceMin", FLOATS | INTEGERS),
+    ReduceKind.AVG: ("ReduceMean", FLOATS),
+}
+
+
+@RULES.rule(Reduce, {kind: dtypes for kind, (_, dtypes) in _REDUCE.items()})
+def _reduce(m: ModelWriter, op: Reduce, x: Tensor) -> str:
+    axes = m.constant(op.axes, DType.INT64)
+    return m.node(_REDUCE[op.kind][0], x.name, axes, keepdims=int(op.keep_dims))
+
+
+@RULES.rule(Softmax, FLOATS)
+def _softmax(m: ModelWriter, op: Softmax, x: Tensor) -> str:
+    return m.node("Softmax", x.name, axis=op.axis)
+
+
+@RULES.rule(Normalization, FLOATS)
+def _normalization(
+    m: ModelWriter, op: Normalization, x: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
+) -> str:
+    operands = [x.name, scale.name if scale else _ones(m, op, x), *([bias.name] if bias else [])]
+    return m.node("LayerNormalization", *operands, axis=op.axis, epsilon=op.epsilon)
+
+
+def _ones(m: ModelWriter, op: Normalization, x: Tensor) -> str:
+    shape = x.shape[op.axis :]
+    if is_static(shape):
+        return m.constant(np.ones(shape), x.dtype)  # type: ignore[arg-type]
+    return m.node("Expand", m.constant(1, x.dtype), m.dims(shape))
+
+
+@RULES.rule(TopK, FLOATS | INTEGERS)
+def _top_k(m: ModelWriter, op: TopK, x: Tensor) -> tuple[str, str]:
+    k, largest = m.constant([op.k], DType.INT64), int(op.kind is TopKKind.MAX)
+    values, indices = m.nodes("TopK", x.name, k, outputs=2, axis=op.axis, largest=largest, sorted=1)
+    return values, m.node("Cast", indices, to=ONNX_DTYPE[DType.INT32])
+
+
+@RULES.rule(CumulativeSum, WIDE)
+def _cumulative_sum(m: ModelWriter, op: CumulativeSum, x: Tensor) -> str:
+    axis = m.constant(op.axis, DType.INT64)
+    return m.node("CumSum", x.name, axis, exclusive=int(op.exclusive), reverse=int(op.reverse))
+
+
+@RULES.rule(Pooling, {PoolingKind.MAX: FLOATS, PoolingKind.AVERAGE: SINGLE})
+def _pooling(m: ModelWriter, op: Pooling, x: Tensor) -> str:
+    attributes: dict[str, Any] = {
+        "kernel_shape": op.window,
+        "strides": op.stride,
+        "pads": [*op.pre_padding, *op.post_padding],
+        "ceil_mode": int(op.round_up),
+    }
+    if op.kind is PoolingKind.MAX:
+        return m.node("MaxPool", x.name, **attributes)
+    return m.node("AveragePool", x.name, count_include_pad=int(op.count_padding), **attributes)

@@ -1,0 +1,1 @@
+"""Engines: what builds and runs a graph, behind one protocol."""

@@ -1,0 +1,128 @@
+"""Engines of ONNX Runtime on the CPU: the default that needs no GPU.
+
+Weights are ordinary inputs, bound by their address: an engine reads the live parameter memory at each call, so it has
+nothing that could be stale.
+"""
+
+from __future__ import annotations
+
+__all__ = ["OnnxRuntimeEngine", "OnnxRuntimeProvider", "provider"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from trt_backend.debug import Dump
+from trt_backend.emit.onnx import emit_onnx, support
+from trt_backend.engine.base import CallShapes
+from trt_backend.errors import BuildError, Reason, RunError
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.ops.base import Op
+from trt_backend.ir.types import TensorType
+from trt_backend.options import CompileOptions
+
+_ERRORS: tuple[type[Exception], ...] = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+)
+_SILENT = 4  # the log level "fatal": errors reach the user as exceptions
+
+
+class OnnxRuntimeProvider:
+    """Builds ONNX models and loads them into CPU sessions."""
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
+        """Return None where the CPU execution provider runs the op on these inputs, else why not."""
+        return support(op, inputs)
+
+    def build(self, graph: Graph, options: CompileOptions, dump: Dump) -> bytes:
+        """Return the serialized model."""
+        blob = emit_onnx(graph).SerializeToString()
+        dump("model.onnx", blob)
+        return blob
+
+    def load(self, blob: bytes, graph: Graph, options: CompileOptions) -> OnnxRuntimeEngine:
+        """Return a session over the model."""
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = _SILENT
+        settings.intra_op_num_threads = options.threads or 0
+        # Idle workers that spin would take the cores from the framework, whose own workers run in between.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
+        except _ERRORS as error:
+            raise BuildError(f"ONNX Runtime {onnxruntime.__version__} refuses the model: {error}") from error
+        return OnnxRuntimeEngine(session, graph)
+
+
+def provider() -> OnnxRuntimeProvider:
+    """Return the provider."""
+    return OnnxRuntimeProvider()
+
+
+class OnnxRuntimeEngine:
+    """A session and a pool of bindings, one for each call that is under way."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, graph: Graph) -> None:
+        self._session = session
+        self._inputs = [(value.name, value.dtype.numpy.type) for value in graph.inputs]
+        self._outputs = [(f"output.{i}", value.dtype.numpy.type) for i, value in enumerate(graph.outputs)]
+        self._symbols = [symbol.name for symbol in graph.symbols]
+        self._bindings: list[_Binding] = []
+
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Run once over the caller's memory, without a copy."""
+        try:
+            binding = self._bindings.pop()
+        except IndexError:
+            binding = _Binding(self._session, self._symbols)
+        try:
+            binding.bind(shapes, self._inputs, inputs, self._outputs, outputs)
+            self._session.run_with_iobinding(binding.io)
+        except _ERRORS as error:
+            raise RunError(f"ONNX Runtime {onnxruntime.__version__} failed: {error}") from error
+        self._bindings.append(binding)
+
+
+class _Binding:
+    """An IO binding that remembers what is bound, so that a call binds only what changed."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, symbols: Sequence[str]) -> None:
+        self.io = session.io_binding()
+        self._shapes: CallShapes | None = None
+        self._addresses: list[int] = []
+        self._symbols = symbols
+        self._sizes = np.zeros((len(symbols), 1), np.int64)
+        for name, cell in zip(symbols, self._sizes, strict=True):
+            self.io.bind_input(f"dim.{name}", "cpu", 0, np.int64, (1,), cell.ctypes.data)
+
+    def bind(
+        self,
+        shapes: CallShapes,
+        input_specs: Sequence[tuple[str, Any]],
+        inputs: Sequence[int],
+        output_specs: Sequence[tuple[str, Any]],
+        outputs: Sequence[int],
+    ) -> None:
+        """Point every input and output at its address, and give the symbols their values."""
+        if shapes is not self._shapes:
+            self._sizes[:, 0] = [shapes.symbols[name] for name in self._symbols]
+            self._addresses = [-1] * len(inputs)
+        for i, address in enumerate(inputs):
+            if address != self._addresses[i]:
+                name, dtype = input_specs[i]
+                self.io.bind_input(name, "cpu", 0, dtype, shapes.inputs[i], address)
+        for (name, dtype), shape, address in zip(output_specs, shapes.outputs, outputs, strict=True):
+            self.io.bind_output(name, "cpu", 0, dtype, shape, address)
+        self._shapes, self._addresses = shapes, list(inputs)

@@ -1,0 +1,82 @@
+"""The one error tree, and `Reason`: why something runs natively instead of in an engine."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BuildError",
+    "InvalidGraphError",
+    "OptionError",
+    "ProviderUnavailableError",
+    "Reason",
+    "ReasonKind",
+    "RunError",
+    "TrtBackendError",
+    "UnsupportedError",
+]
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ReasonKind(Enum):
+    """The class of a `Reason`: stable strings that machines may match on."""
+
+    NO_RULE = "no lowering rule"
+    UNSUPPORTED = "unsupported"
+    DTYPE = "unsupported dtype"
+    DEVICE = "unsupported device"
+    EMPTY = "empty tensor"
+    RANDOM = "random numbers"
+    GRADIENT = "needs gradients"
+    TOO_SMALL = "region too small"
+    FUEL = "out of fuel"
+    BUILD_FAILED = "build failed"
+    RUN_FAILED = "run failed"
+    BUG = "bug"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why `op` runs natively: the kind, one sentence of detail, and the user's source line."""
+
+    kind: ReasonKind
+    op: str
+    detail: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        source = f" [{self.source}]" if self.source else ""
+        return f"{self.op}: {self.kind.value}{detail}{source}"
+
+
+class TrtBackendError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class OptionError(TrtBackendError, ValueError):
+    """An option with an unknown name or an illegal value."""
+
+
+class InvalidGraphError(TrtBackendError, ValueError):
+    """An IR graph, or its text form, that breaks a rule of the IR."""
+
+
+class ProviderUnavailableError(TrtBackendError):
+    """The asked-for engine provider cannot be used on this machine."""
+
+
+class BuildError(TrtBackendError):
+    """An engine cannot be built; the region runs natively (`strict=True` raises)."""
+
+
+class UnsupportedError(BuildError):
+    """A lowering or emission rule refuses what it was given, with the reason."""
+
+    def __init__(self, detail: str, kind: ReasonKind = ReasonKind.UNSUPPORTED) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class RunError(TrtBackendError):
+    """A built engine failed to run; the call runs natively (`strict=True` raises)."""

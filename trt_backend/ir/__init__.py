@@ -1,0 +1,1 @@
+"""The intermediate representation: typed, immutable graphs of TensorRT-shaped ops."""

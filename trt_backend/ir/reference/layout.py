@@ -1,0 +1,163 @@
+"""The meaning of ops that move or make elements."""
+
+from __future__ import annotations
+
+__all__ = ["REFERENCE"]
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_backend.ir.ops.base import Op
+from trt_backend.ir.ops.layout import (
+    Concatenation,
+    Expand,
+    Extent,
+    Gather,
+    GatherElements,
+    GatherND,
+    Identity,
+    Pad,
+    PadMode,
+    Range,
+    Reshape,
+    Resize,
+    ResizeCoordinates,
+    ResizeMode,
+    ScatterElements,
+    ScatterND,
+    Slice,
+    Transpose,
+)
+
+Array = npt.NDArray[Any]
+
+
+def _identity(op: Identity, x: Array) -> Array:
+    return x
+
+
+def _transpose(op: Transpose, x: Array) -> Array:
+    return np.transpose(x, op.permutation)
+
+
+def _reshape(op: Reshape, x: Array) -> Array:
+    return np.reshape(x, _ints(op.shape))
+
+
+def _expand(op: Expand, x: Array) -> Array:
+    return np.broadcast_to(x, _ints(op.shape))
+
+
+def _slice(op: Slice, x: Array) -> Array:
+    for axis, (start, size, stride) in enumerate(
+        zip(_ints(op.start), _ints(op.size), op.stride, strict=True)
+    ):
+        x = np.take(x, start + stride * np.arange(size), axis=axis)
+    return x
+
+
+def _pad(op: Pad, x: Array, fill: Array | None = None) -> Array:
+    borders = list(zip(op.before, op.after, strict=True))
+    if op.mode is PadMode.CONSTANT:
+        return np.pad(x, borders, constant_values=fill)  # type: ignore[arg-type]
+    return np.pad(x, borders, mode="reflect" if op.mode is PadMode.REFLECT else "edge")
+
+
+def _concatenation(op: Concatenation, *operands: Array) -> Array:
+    return np.concatenate(operands, axis=op.axis)
+
+
+def _gather(op: Gather, x: Array, indices: Array) -> Array:
+    return np.take(x, indices, axis=op.axis)
+
+
+def _gather_elements(op: GatherElements, x: Array, indices: Array) -> Array:
+    cut = tuple(slice(None if i == op.axis else size) for i, size in enumerate(indices.shape))
+    return np.take_along_axis(x[cut], indices, axis=op.axis)
+
+
+def _gather_nd(op: GatherND, x: Array, indices: Array) -> Array:
+    return x[tuple(np.moveaxis(indices, -1, 0))]
+
+
+def _scatter_elements(op: ScatterElements, x: Array, indices: Array, updates: Array) -> Array:
+    result = x.copy()
+    cut = tuple(slice(None if i == op.axis else size) for i, size in enumerate(indices.shape))
+    np.put_along_axis(result[cut], indices, updates, axis=op.axis)
+    return result
+
+
+def _scatter_nd(op: ScatterND, x: Array, indices: Array, updates: Array) -> Array:
+    result = x.copy()
+    result[tuple(np.moveaxis(indices, -1, 0))] = updates
+    return result
+
+
+def _resize(op: Resize, x: Array) -> Array:
+    for axis, size in enumerate(_ints(op.size), start=2):
+        x = _resize_axis(op, x, axis, size)
+    return x
+
+
+def _resize_axis(op: Resize, x: Array, axis: int, size: int) -> Array:
+    last = x.shape[axis] - 1
+    position = _positions(op.coordinates, x.shape[axis], size)
+    if op.mode is ResizeMode.NEAREST:
+        down = op.coordinates is ResizeCoordinates.ASYMMETRIC
+        nearest = np.floor(position if down else position + np.float32(0.5)).astype(int)
+        return np.take(x, np.clip(nearest, 0, last), axis=axis)
+    position = np.clip(position, 0, last)
+    low = np.floor(position).astype(int)
+    part = (position - low).astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis))
+    left, right = np.take(x, low, axis=axis), np.take(x, np.minimum(low + 1, last), axis=axis)
+    return left * (1 - part) + right * part
+
+
+def _positions(coordinates: ResizeCoordinates, before: int, after: int) -> Array:
+    """Return where in the input each output element lies, computed in float32 as the frameworks do."""
+    index = np.arange(after, dtype=np.float32)
+    if coordinates is ResizeCoordinates.ALIGN_CORNERS:
+        return index * np.float32((before - 1) / (after - 1) if after > 1 else 0)
+    step = np.float32(before / max(after, 1))
+    if coordinates is ResizeCoordinates.ASYMMETRIC:
+        return index * step
+    return (index + np.float32(0.5)) * step - np.float32(0.5)
+
+
+def _range(op: Range) -> Array:
+    start, size = _ints((op.start, op.size))
+    return start + op.step * np.arange(size, dtype=np.int64)
+
+
+def _extent(op: Extent) -> Array:
+    (extent,) = _ints((op.dim,))
+    return np.array(extent)
+
+
+def _ints(dims: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return dimensions as the integers that they are by now (rule BOUND)."""
+    assert all(isinstance(dim, int) for dim in dims)
+    return dims
+
+
+REFERENCE: dict[type[Op], Callable[..., Array]] = {
+    Identity: _identity,
+    Transpose: _transpose,
+    Reshape: _reshape,
+    Expand: _expand,
+    Slice: _slice,
+    Pad: _pad,
+    Concatenation: _concatenation,
+    Gather: _gather,
+    GatherElements: _gather_elements,
+    GatherND: _gather_nd,
+    ScatterElements: _scatter_elements,
+    ScatterND: _scatter_nd,
+    Resize: _resize,
+    Range: _range,
+    Extent: _extent,
+}
+"""The function of each op of the family."""

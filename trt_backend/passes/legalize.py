@@ -1,0 +1,61 @@
+"""Legalization: ops that the target refuses are said in ops that it takes."""
+
+from __future__ import annotations
+
+__all__ = ["Support", "legalize"]
+
+import functools
+from collections.abc import Callable, Sequence
+
+from trt_backend.errors import Reason, UnsupportedError
+from trt_backend.ir.builder import Builder, rebuild
+from trt_backend.ir.graph import Graph, Node, Value
+from trt_backend.ir.ops.base import Op
+from trt_backend.ir.ops.layout import Reshape
+from trt_backend.ir.types import TensorType
+from trt_backend.passes.expansions import EXPANSIONS
+
+Support = Callable[[Op, tuple[TensorType, ...]], Reason | None]
+"""A target's answer for an op on operands of these types: None, or why it refuses."""
+
+_MAX_ROUNDS = 8
+"""Expansions of expansions of ...: the deepest is 3; more means that two expand into each other."""
+
+
+def legalize(graph: Graph, support: Support) -> Graph:
+    """Expand the ops that `support` refuses until it takes all; returns `graph` itself where it takes all already.
+
+    Raises:
+        UnsupportedError: an op is refused and has no expansion, or expands in a circle; names it, why, and where.
+    """
+    for _ in range(_MAX_ROUNDS):
+        expanded = rebuild(graph, functools.partial(_expand, support))
+        if expanded is graph:
+            return graph
+        graph = expanded
+    for node in graph.nodes:
+        if (reason := _refusal(support, node, node.inputs)) is not None:
+            raise _unsupported(node, reason, "its expansions lead back to it")
+    return graph
+
+
+def _expand(support: Support, b: Builder, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    reason = _refusal(support, node, inputs)
+    if reason is None:
+        return None
+    expansion = EXPANSIONS.get(type(node.op))
+    result = None if expansion is None else expansion(b, node.op, *inputs)
+    if result is None:
+        raise _unsupported(node, reason, "it has no expansion")
+    wanted = node.outputs[0].type
+    # Two symbolic dimensions that must agree may change places; the shape that was promised is kept.
+    return [result if result.type == wanted else b.add(Reshape(wanted.shape), result)]
+
+
+def _refusal(support: Support, node: Node, inputs: tuple[Value, ...]) -> Reason | None:
+    return support(node.op, tuple(value.type for value in inputs))
+
+
+def _unsupported(node: Node, reason: Reason, end: str) -> UnsupportedError:
+    place = f" [{node.source}]" if node.source else ""
+    return UnsupportedError(f"{reason}; {end}: {node}{place}", reason.kind)

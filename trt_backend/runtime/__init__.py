@@ -1,0 +1,1 @@
+"""Running compiled graphs: lazily built engines, and the native fallback."""

@@ -1,0 +1,70 @@
+"""`Executable`: a region that gets its engine at the first call, and runs natively where it cannot."""
+
+from __future__ import annotations
+
+__all__ = ["Executable"]
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, TypeVar
+
+from trt_backend.debug import log
+from trt_backend.engine.base import Engine
+from trt_backend.errors import Reason
+from trt_backend.report import RegionRecord
+from trt_backend.runtime.fallback import contain
+
+R = TypeVar("R")
+
+
+class Executable:
+    """Routes each call of a region to its engine or to native.
+
+    Signatures share an engine where the provider's engines take every shape. The engine is built by the first call,
+    under a lock, so that threads build once; a failure is remembered with its reason and never tried again.
+    """
+
+    def __init__(self, build: Callable[[], Engine], record: RegionRecord, *, strict: bool) -> None:
+        self._build = build
+        self._record = record
+        self._strict = strict
+        self._lock = Lock()
+        self._engine: Engine | None = None
+
+    def call(
+        self, run: Callable[[Engine, Sequence[Any]], R], native: Callable[..., R], arguments: Sequence[Any]
+    ) -> R:
+        """Return `run(engine, arguments)`, or `native(*arguments)` where there is no engine or its run fails.
+
+        Raises:
+            BuildError, RunError, or whatever escapes a bug: only where `strict`.
+        """
+        engine = self._engine or self._first_engine()
+        if engine is not None:
+            result = contain(
+                lambda: run(engine, arguments), self._record.name, strict=self._strict, failed=self._give_up
+            )
+            if result is not None:
+                self._record.count_engine_call()
+                return result
+        self._record.count_native_call()
+        return native(*arguments)
+
+    def _first_engine(self) -> Engine | None:
+        with self._lock:
+            if self._engine is None and self._record.reason is None:
+                start = time.perf_counter()
+                self._engine = contain(self._build, self._record.name, strict=self._strict, failed=self._give_up)
+                if self._engine is not None:
+                    self._record.count_build(time.perf_counter() - start)
+                    _log_built(self._record)
+            return self._engine
+
+    def _give_up(self, reason: Reason) -> None:
+        self._record.reason = reason
+        self._engine = None
+
+
+def _log_built(record: RegionRecord) -> None:
+    log.info("%s: engine of %d ops built by %s in %.2f s", record.name, record.ops, record.provider, record.build_seconds)
