@@ -46,11 +46,11 @@ class MiniLM(torch.nn.Module):
 
 
 class ResNet50(torch.nn.Module):
-    """ResNet-50: images [batch, 3, 224, 224] to logits [batch, 1000]."""
+    """ResNet-50: images [batch, 3, 224, 224] to logits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = ResNetForImageClassification(ResNetConfig(num_labels=1000))
+        self.resnet = ResNetForImageClassification(ResNetConfig())
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
@@ -93,7 +93,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     transformers_logging.disable_progress_bar()
     torch.set_float32_matmul_precision("highest")
-    print(f"Medians of {rounds} paired rounds on {torch.get_num_threads()} threads, torch {torch.__version__}; ")
+    print(
+        f"Medians of {rounds} paired rounds on {torch.get_num_threads()} threads, torch {torch.__version__}; "
+    )
     print(f"the ratio is to eager, median (quartiles); MiniLM on {SEQUENCE} tokens.\n")
     print("| model | batch | backend | latency | ratio to eager | regions, ops in engines | relative error |")
     print("|---|---|---|---|---|---|---|")

@@ -33,7 +33,18 @@ QUESTIONS = (
     "What happens when I compare two lists?",
     "Can a function change a variable of the enclosing function?",
 )
-TOPICS = ("assignment", "comparisons", "exceptions", "naming", "try", "with", "yield", "function", "class", "import")
+TOPICS = (
+    "assignment",
+    "comparisons",
+    "exceptions",
+    "naming",
+    "try",
+    "with",
+    "yield",
+    "function",
+    "class",
+    "import",
+)
 BATCH = 8
 PAIRS = 15
 
@@ -56,19 +67,27 @@ class SentenceEncoder(torch.nn.Module):
 def sentences() -> list[str]:
     """Return the distinct sentences of some topics of Python's language reference, without code."""
     prose = "\n\n".join(topics[name] for name in TOPICS)
-    paragraphs = [re.sub(r"\s+", " ", part).strip() for part in prose.split("\n\n") if not part.startswith("   ")]
+    paragraphs = [
+        re.sub(r"\s+", " ", part).strip() for part in prose.split("\n\n") if not part.startswith("   ")
+    ]
     found = (sentence for part in paragraphs for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", part))
     return list(dict.fromkeys(s for s in found if 40 <= len(s) <= 300 and s[0].isupper() and s.endswith(".")))
 
 
-def batches(tokenizer: Callable[..., dict[str, torch.Tensor]], texts: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
+def batches(
+    tokenizer: Callable[..., dict[str, torch.Tensor]], texts: Sequence[str]
+) -> Iterator[dict[str, torch.Tensor]]:
     """Yield tokenized batches; the last one may be smaller, and each has its own length."""
     for start in range(0, len(texts), BATCH):
-        encoded = tokenizer(texts[start : start + BATCH], padding=True, truncation=True, max_length=128, return_tensors="pt")
+        encoded = tokenizer(
+            texts[start : start + BATCH], padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
         yield {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def paired_medians(first: Callable[[], object], second: Callable[[], object]) -> tuple[list[float], list[float]]:
+def paired_medians(
+    first: Callable[[], object], second: Callable[[], object]
+) -> tuple[list[float], list[float]]:
     """Time two functions in turn, so that both see the same machine; seconds of every run."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(PAIRS):
@@ -93,13 +112,17 @@ def main(questions: Sequence[str]) -> None:
     compiled = torch.compile(encoder, backend="trt", dynamic=True)
 
     texts = sentences()
-    print(f"{len(texts)} sentences of Python's language reference, all-MiniLM-L6-v2 on {torch.get_num_threads()} threads")
+    print(
+        f"{len(texts)} sentences of Python's language reference, all-MiniLM-L6-v2 on {torch.get_num_threads()} threads"
+    )
     with torch.inference_mode():
         started = time.perf_counter()
         eager = torch.cat([encoder(**batch) for batch in batches(tokenizer, texts)])
         between = time.perf_counter()
         embedded = torch.cat([compiled(**batch) for batch in batches(tokenizer, texts)])
-        print(f"\neager {between - started:.1f} s, trt {time.perf_counter() - between:.1f} s with its compilation")
+        print(
+            f"\neager {between - started:.1f} s, trt {time.perf_counter() - between:.1f} s with its compilation"
+        )
         print(f"max difference of an embedding's element: {(embedded - eager).abs().max():.1e}")
 
         asked = torch.cat([compiled(**batch) for batch in batches(tokenizer, questions)])
@@ -113,7 +136,9 @@ def main(questions: Sequence[str]) -> None:
     native, ours = map(statistics.median, both)
     ratios = sorted(b / a for a, b in zip(*both, strict=True))
     shape = "x".join(map(str, batch["input_ids"].shape))
-    print(f"\nbatch {shape}: eager {1e3 * native:.1f} ms, trt {1e3 * ours:.1f} ms (medians of {PAIRS} paired runs)")
+    print(
+        f"\nbatch {shape}: eager {1e3 * native:.1f} ms, trt {1e3 * ours:.1f} ms (medians of {PAIRS} paired runs)"
+    )
     print(f"ratio {statistics.median(ratios):.2f}, pairs from {ratios[0]:.2f} to {ratios[-1]:.2f}\n")
     print(trt_backend.report())
 

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("quick", deadline=None, max_examples=60)  # cores are shared: a deadline would be noise
+settings.load_profile("quick")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -68,7 +68,9 @@ def arrays_for(graph: Graph, seed: int = 0) -> list[np.ndarray]:
         array = rng.integers(-4, 5, shape).astype(np.float64)
         if value.dtype.is_float:
             array = np.where(rng.random(shape) < 0.1, rng.choice(_SPECIAL, shape), array / 2)
-        arrays.append(np.asarray(array != 0 if value.dtype is DType.BOOL else array).astype(value.dtype.numpy))
+        arrays.append(
+            np.asarray(array != 0 if value.dtype is DType.BOOL else array).astype(value.dtype.numpy)
+        )
     return arrays
 
 
@@ -208,7 +210,9 @@ def _concatenation(draw: Draw, b: Builder, pool: list[Value]) -> Value | None:
 
 
 def _pad(draw: Draw, b: Builder, pool: list[Value]) -> Value | None:
-    x = draw(st.sampled_from(pool))
+    x = _of(draw, pool, lambda value: value.type.rank > 0)
+    if x is None:
+        return None
     width = tuple(draw(st.integers(0, 1)) for _ in x.shape)
     return b.add(Pad(PadMode.CONSTANT, width, (0,) * x.type.rank), x, b.constant(0, x.dtype))
 
@@ -244,7 +248,9 @@ def _generated(draw: Draw, b: Builder, pool: list[Value]) -> Value | None:
     if draw(st.booleans()):
         return b.add(Range(size, draw(st.integers(-2, 2)), draw(st.integers(-2, 2)), dtype))
     table = b.constant(np.arange(6).reshape(3, 2), dtype)
-    return b.add(Gather(0), table, b.constant(draw(st.lists(st.integers(0, 2), min_size=1, max_size=3)), dtype))
+    return b.add(
+        Gather(0), table, b.constant(draw(st.lists(st.integers(0, 2), min_size=1, max_size=3)), dtype)
+    )
 
 
 def _identity(draw: Draw, b: Builder, pool: list[Value]) -> Value | None:

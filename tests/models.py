@@ -25,6 +25,7 @@ __all__ = [
     "vit",
 ]
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -101,12 +102,19 @@ def resnet() -> Built:
 
 def resnet50() -> Built:
     """The full-size network, 224x224: for benchmarks."""
-    return randomise(transformers.ResNetForImageClassification(transformers.ResNetConfig())), partial(_images, 224)
+    return randomise(transformers.ResNetForImageClassification(transformers.ResNetConfig())), partial(
+        _images, 224
+    )
 
 
 def mobilenet_v2() -> Built:
     config = transformers.MobileNetV2Config(
-        depth_multiplier=0.25, depth_divisible_by=4, min_depth=4, image_size=32, finegrained_output=False, num_labels=5
+        depth_multiplier=0.25,
+        depth_divisible_by=4,
+        min_depth=4,
+        image_size=32,
+        finegrained_output=False,
+        num_labels=5,
     )
     return randomise(transformers.MobileNetV2ForImageClassification(config)), partial(_images, 32)
 
@@ -164,7 +172,14 @@ def bert(attention: str = "sdpa", length: int = 12) -> Built:
 
 def _gpt2_config(**kwargs: Any) -> transformers.GPT2Config:
     return transformers.GPT2Config(
-        vocab_size=VOCAB, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0, **kwargs
+        vocab_size=VOCAB,
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
+        **kwargs,
     )
 
 
@@ -192,7 +207,13 @@ def gpt2_with_cache() -> Built:
 
 def t5_encoder() -> Built:
     config = transformers.T5Config(
-        vocab_size=VOCAB, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+        vocab_size=VOCAB,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
     )
     return randomise(_Named(transformers.T5EncoderModel(config))), partial(_tokens, 12, True)
 
@@ -241,7 +262,7 @@ class _UNet(nn.Module):
         deep = widths[::-1]
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 2, stride=2) if up == "transposed" else nn.Conv2d(a, b, 1)
-            for a, b in zip(deep, deep[1:], strict=False)
+            for a, b in itertools.pairwise(deep)
         )
         self.merge = nn.ModuleList(_DoubleConv(2 * b, b, norm) for b in deep[1:])
         self.head = nn.Conv2d(widths[0], 2, 1)

@@ -32,8 +32,8 @@ def test_an_unknown_name_is_refused_with_what_was_meant(given: str, meant: str) 
         ({"min_block_size": True}, "1 or more"),
         ({"threads": -1}, "1 or more or None"),
         ({"fuel": 1.5}, "0 or more or None"),
-        ({"strict": 1}, "neither True nor False"),
-        ({"dump_dir": 3}, "no path"),
+        ({"strict": 1}, "is int, not bool"),
+        ({"dump_dir": 3}, "is int, not str or None"),
     ],
 )
 def test_an_illegal_value_is_refused_with_the_legal_ones(options: dict[str, object], message: str) -> None:

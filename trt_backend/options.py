@@ -38,14 +38,14 @@ class CompileOptions:
     def __post_init__(self) -> None:
         if self.provider not in _PROVIDERS:
             legal = ", ".join(map(repr, _PROVIDERS))
-            raise OptionError(f"provider={self.provider!r} is none of {legal}{_suggest(str(self.provider), _PROVIDERS)}")
+            raise OptionError(
+                f"provider={self.provider!r} is none of {legal}{_suggest(str(self.provider), _PROVIDERS)}"
+            )
         _check_count("min_block_size", self.min_block_size, least=1, optional=False)
         _check_count("threads", self.threads, least=1)
         _check_count("fuel", self.fuel, least=0)
-        if not isinstance(self.strict, bool):
-            raise OptionError(f"strict={self.strict!r} is neither True nor False")
-        if not isinstance(self.dump_dir, (str, type(None))):
-            raise OptionError(f"dump_dir={self.dump_dir!r} is no path (str) and not None")
+        _check_type("strict", self.strict, bool)
+        _check_type("dump_dir", self.dump_dir, (str, type(None)))
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any] | None) -> CompileOptions:
@@ -58,7 +58,9 @@ class CompileOptions:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in known:
-                raise OptionError(f"unknown option {name!r}{_suggest(str(name), known)}; known: {', '.join(known)}")
+                raise OptionError(
+                    f"unknown option {name!r}{_suggest(str(name), known)}; known: {', '.join(known)}"
+                )
         return cls(**given)
 
 
@@ -73,3 +75,11 @@ def _check_count(name: str, value: object, *, least: int, optional: bool = True)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         none = " or None" if optional else ""
         raise OptionError(f"{name}={value!r} is no integer of {least} or more{none}")
+
+
+def _check_type(name: str, value: object, legal: type | tuple[type, ...]) -> None:
+    if not isinstance(value, legal):
+        names = " or ".join(t.__name__ for t in (legal if isinstance(legal, tuple) else (legal,)))
+        raise OptionError(
+            f"{name}={value!r} is {type(value).__name__}, not {names.replace('NoneType', 'None')}"
+        )

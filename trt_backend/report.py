@@ -71,8 +71,8 @@ class GraphRecord:
 
     name: str
     framework: str
-    regions: list[RegionRecord] = field(default_factory=list)
-    native: list[Reason] = field(default_factory=list)
+    regions: list[RegionRecord] = field(default_factory=list[RegionRecord])
+    native: list[Reason] = field(default_factory=list[Reason])
     ops_total: int = 0
 
 

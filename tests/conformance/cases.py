@@ -69,7 +69,7 @@ def numbers(low: float, high: float) -> Make:
         if dtype is DType.BOOL:
             return rng.integers(0, 2, shape)
         if dtype.is_integer:
-            return rng.integers(0 if dtype is DType.UINT8 else max(int(low), -5), 6, shape)
+            return rng.integers(max(int(low), 0 if dtype is DType.UINT8 else -5), 6, shape)
         return rng.uniform(low, high, shape)
 
     return make
@@ -227,7 +227,7 @@ def _binary_cases(kind: ElementwiseKind) -> Iterator[Case]:
         )
         whole = frozenset(d for d in DType if d.is_integer)
         yield case(
-            Elementwise(kind), x(4, make=elements(7, 6, 5, 0)), x(4, make=elements(0, 1, 2, 0)), dtypes=whole
+            Elementwise(kind), x(4, make=elements(7, 6, 5, 0)), x(4, make=elements(7, 1, 2, 3)), dtypes=whole
         )
     if kind in (ElementwiseKind.MAX, ElementwiseKind.MIN):
         for length in (3, 19):
@@ -369,6 +369,10 @@ def layout_cases() -> Iterator[Case]:
     yield case(Reshape((S * T, 3)), x(S, T, 3))
     yield case(Reshape((T, S // 2, 2, 3)), x(S, T, 3))
     yield case(Reshape((T, E)), x(E, T))
+    yield case(Reshape((E, 2)), x(2, E))
+    yield case(Reshape((E, T, 2, 3)), x(E, T, 6))
+    yield case(Reshape((S, T, 2, 3)), x(S, T, 6))
+    yield case(Reshape((S * T, 3, 2)), x(S, T, 6))
     yield case(Expand((2, 3, 4)), x(2, 1, 4))
     yield case(Expand(()), x())
     yield case(Expand((S, T, 3)), x(1, T, 3))
@@ -377,6 +381,10 @@ def layout_cases() -> Iterator[Case]:
     yield case(Slice((3, 5), (4, 3), (-1, -2)), x(4, 6))
     yield case(Slice((2, 0), (0, 6), (-1, 1)), x(4, 6))
     yield case(Slice((), (), ()), x())
+    yield case(Slice((0, S - 1, 1), (T, 1, 5), (1, 1, 1)), x(T, S, 6))
+    yield case(Slice((0, 0, 2), (T, S - 2, 2), (1, 1, 2)), x(T, S, 6))
+    yield case(Slice((0, 1), (0, S - 1), (1, 1)), x(E, S))
+    yield case(Slice((0, 0), (S, T), (1, 1)), x(S, T))
     yield case(Slice((S - 4, 0), (T, S // 2), (1, 2)), x(S, S))
     yield case(Slice((S - 1, T - 1), (S, 2), (-1, -1)), x(S, T))
     fill = x()
@@ -408,6 +416,9 @@ def layout_cases() -> Iterator[Case]:
             yield case(Resize(mode, coordinates, (7, 3, 5)), x(1, 2, 4, 5, 2), factor=4)
             yield case(Resize(mode, coordinates, (1, 1)), x(2, 3, 4, 5), factor=4)
             yield case(Resize(mode, coordinates, (2 * S, S + T)), x(T, 3, S, T), factor=4)
+    yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ASYMMETRIC, (16,)), x(1, 1, 14))
+    yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.HALF_PIXEL, (37,)), x(1, 1, 6))
+    yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (31,)), x(1, 1, 36))
     yield case(Extent(S * T + 3))
 
 

@@ -68,7 +68,7 @@ def test_threads_share_an_engine() -> None:
 
 @pytest.mark.parametrize("blob", [b"", b"not a model", b"\x08\x0a"])
 def test_a_corrupt_model_is_a_build_error(blob: bytes) -> None:
-    with pytest.raises(BuildError, match="ONNX Runtime .* refuses the model"):
+    with pytest.raises(BuildError, match=r"ONNX Runtime .* refuses the model"):
         provider().load(blob, product(), OPTIONS)
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_onnxruntime_refuses_is_a_run_error() -> None:
     w = wrong.input("w", TensorType(DType.FLOAT32, (3, 2)))
     shapes = call_shapes(wrong.build([w]), {"n": 2})
     memory = [np.zeros(value.shape, np.float32) for value in (x, w, w)]
-    with pytest.raises(RunError, match="ONNX Runtime .* failed"):
+    with pytest.raises(RunError, match=r"ONNX Runtime .* failed"):
         loaded.run(shapes, [array.ctypes.data for array in memory[:2]], [memory[2].ctypes.data])
 
 

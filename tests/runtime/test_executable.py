@@ -96,8 +96,11 @@ def test_a_failed_build_is_remembered(
     region, record = executable(build)
     with caplog.at_level(logging.DEBUG, "trt_backend"):
         assert [region.call(on_engine, native, [x]) for x in (1, 2)] == [("native", 2), ("native", 4)]
-    assert len(attempts) == 1 and record.native_calls == 2 and record.engines == 0
-    assert record.reason is not None and record.reason.kind is kind
+    assert len(attempts) == 1
+    assert record.native_calls == 2
+    assert record.engines == 0
+    assert record.reason is not None
+    assert record.reason.kind is kind
     assert [entry.levelno for entry in caplog.records] == [level]
 
 
@@ -125,4 +128,5 @@ def test_an_error_of_the_native_code_is_the_users() -> None:
     region, record = executable(failing(BuildError("no")))
     with pytest.raises(ValueError, match="theirs"):
         region.call(on_engine, failing(ValueError("theirs")), [1])
-    assert record.reason is not None and record.reason.kind is ReasonKind.BUILD_FAILED
+    assert record.reason is not None
+    assert record.reason.kind is ReasonKind.BUILD_FAILED

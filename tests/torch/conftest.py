@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch._dynamo
 
-for _folder in (Path(__file__).parents[1], Path(__file__).parent):  # for models and torch_checks, in any import mode
+# For `models`, `torch_checks` and `harness`, in any import mode.
+for _folder in (Path(__file__).parents[1], Path(__file__).parent, Path(__file__).parent / "lower"):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
@@ -26,8 +27,12 @@ torch.set_num_threads(2)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_report_bug: this test provokes a reason of the kind 'bug'")
-    for package in ("torch.jit", "torch.distributed"):  # torch 2.13 warns of itself where these are first imported
-        config.addinivalue_line("filterwarnings", f"ignore:.*{package}.*:DeprecationWarning")
+    for message, category in (
+        (".*torch.jit.*", "DeprecationWarning"),  # torch 2.13 of itself, where parts of it are first imported
+        (".*torch.distributed.*", "DeprecationWarning"),
+        ("The .grad attribute of a Tensor", "UserWarning"),  # dynamo, looking at a loss
+    ):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}:{category}")
 
 
 @pytest.fixture(autouse=True)

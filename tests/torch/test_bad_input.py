@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch_checks import assert_close, chain, compile_trt, kind_of, needs_trt
+from torch_checks import ON_TRT, assert_close, chain, compile_trt, kind_of, needs_trt
 
-if not needs_trt.args[0]:
+if ON_TRT:
     from trt_backend import errors
 
 
@@ -136,7 +136,11 @@ def test_an_unsupported_dtype_in_the_middle(dtype, report):
 
     def mixed(x):
         y = (x * 2).exp()
-        z = y.to(dtype).to(torch.float32) if dtype != torch.complex64 else torch.view_as_real(torch.fft.fft(y)).sum(-1)
+        z = (
+            y.to(dtype).to(torch.float32)
+            if dtype != torch.complex64
+            else torch.view_as_real(torch.fft.fft(y)).sum(-1)
+        )
         return (z + 1).abs().sqrt()
 
     compiled = compile_trt(mixed)
@@ -192,7 +196,9 @@ def test_an_op_without_a_rule(report):
     report.native("no lowering rule", "qr")
 
 
-@pytest.mark.parametrize("kind", ["sparse", "quantized weight", "strided subclass", "nested structure of nothing"])
+@pytest.mark.parametrize(
+    "kind", ["sparse", "quantized weight", "strided subclass", "nested structure of nothing"]
+)
 def test_unusual_arguments(kind, report):
     """Whatever dynamo lets through gives eager's answer."""
     if kind == "sparse":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-import models
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch_checks import assert_close, compile_trt, graphs_compiled
+
+import models
 
 SIZES = (4, 6, 9, 5)
 

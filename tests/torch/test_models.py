@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import models
 import pytest
 import torch
 from torch_checks import ON_TRT, assert_close, graphs_compiled
+
+import models
 
 BATCHES = {"static": (2, 2), "marked": (2, 3, 5, 7), "automatic": (2, 3, 5, 7)}
 
@@ -14,7 +15,9 @@ BATCHES = {"static": (2, 2), "marked": (2, 3, 5, 7), "automatic": (2, 3, 5, 7)}
 @pytest.mark.parametrize("name", models.ZOO)
 def test_answers_as_eager(name, batches, compile_trt, report):
     model, make_inputs = models.ZOO[name]()
-    compiled = compile_trt(model, dynamic=False if batches == "static" else None, options={"min_block_size": 3})
+    compiled = compile_trt(
+        model, dynamic=False if batches == "static" else None, options={"min_block_size": 3}
+    )
     graphs = []
     with torch.no_grad():
         for batch in BATCHES[batches]:

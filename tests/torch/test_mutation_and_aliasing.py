@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import models
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch_checks import assert_close, assert_runs_as_eager, compile_trt
+
+import models
 
 
 def rows(*shape, seed=0, dtype=torch.float32):
@@ -120,7 +121,9 @@ def test_mutation_reaches_the_callers_base(mutate, report):
 
     def make():
         base = rows(6, 6)
-        view = {"itself": base, "slice view": base[2:5], "transposed": base.t(), "strided": base[::2, 1::2]}[mutate]
+        view = {"itself": base, "slice view": base[2:5], "transposed": base.t(), "strided": base[::2, 1::2]}[
+            mutate
+        ]
         return base, view
 
     compiled = compile_trt(fn)
@@ -229,7 +232,9 @@ def test_batch_norm_in_train_mode_moves_its_statistics(momentum, dims, report):
         net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5, momentum=momentum), nn.ReLU(), nn.Linear(5, 2))
         shape = (4, 3)
     else:
-        net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, momentum=momentum), nn.ReLU(), nn.Conv2d(5, 2, 1))
+        net = nn.Sequential(
+            nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, momentum=momentum), nn.ReLU(), nn.Conv2d(5, 2, 1)
+        )
         shape = (2, 3, 6, 6)
     models.randomise(net).train()
     before = net[1].running_mean.clone()
@@ -448,7 +453,13 @@ def test_layout_changes_between_calls(report):
         return (x * 2).relu() + 1
 
     compiled = compile_trt(fn)
-    layouts = [rows(4, 4), rows(4, 4).t(), rows(8, 8)[::2, ::2], rows(1, 4).expand(4, 4), rows(17)[1:].view(4, 4)]
+    layouts = [
+        rows(4, 4),
+        rows(4, 4).t(),
+        rows(8, 8)[::2, ::2],
+        rows(1, 4).expand(4, 4),
+        rows(17)[1:].view(4, 4),
+    ]
     with torch.no_grad():
         for x in layouts + layouts[::-1]:
             assert_close(compiled(x), fn(x), strides=True)
@@ -522,7 +533,9 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("fn", [add_then_double, lambda a, b: (a + b.sum(), a.exp())], ids=["mutates", "reads"])
+@pytest.mark.parametrize(
+    "fn", [add_then_double, lambda a, b: (a + b.sum(), a.exp())], ids=["mutates", "reads"]
+)
 @pytest.mark.parametrize("name", SHARED)
 def test_arguments_that_share_memory(name, fn, report):
     with torch.no_grad():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 
-import models
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, optim
 from torch_checks import ON_TRT, assert_close, assert_same, compile_trt, needs_trt
+
+import models
 
 
 def mlp():
@@ -19,7 +20,12 @@ def mlp():
 
 def cnn():
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
     )
 
 
@@ -28,7 +34,11 @@ def transformer():
     return nn.Sequential(layer, nn.Flatten(), nn.Linear(40, 3))
 
 
-NETS = {"mlp": (mlp, (4, 6)), "cnn": (cnn, (4, 3, 8, 8)), "transformer with dropout": (transformer, (4, 5, 8))}
+NETS = {
+    "mlp": (mlp, (4, 6)),
+    "cnn": (cnn, (4, 3, 8, 8)),
+    "transformer with dropout": (transformer, (4, 5, 8)),
+}
 
 
 def build(name):

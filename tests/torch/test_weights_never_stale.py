@@ -237,7 +237,9 @@ UPDATES |= {
     "p.data.clamp_": each(lambda p: p.data.clamp_(-0.01, 0.01)),
     "p.data[...] =": each(lambda p: p.data.__setitem__(..., 3.0)),
     "p.data = new": each(lambda p: setattr(p, "data", p.data + 1)),
-    "p.data = new of other strides": lambda m: setattr(m[0].weight, "data", (m[0].weight.data + 1).t().contiguous().t()),
+    "p.data = new of other strides": lambda m: setattr(
+        m[0].weight, "data", (m[0].weight.data + 1).t().contiguous().t()
+    ),
     "numpy alias": each(lambda p: p.detach().numpy().__iadd__(1)),
     "dlpack alias": each(lambda p: torch.from_dlpack(p.detach()).add_(1)),
     "storage copy_": each(lambda p: p.untyped_storage().copy_((p.detach() + 1).untyped_storage())),

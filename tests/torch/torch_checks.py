@@ -8,8 +8,8 @@ from __future__ import annotations
 
 __all__ = [
     "BACKEND",
-    "ON_TRT",
     "KINDS",
+    "ON_TRT",
     "ReportChecks",
     "assert_close",
     "assert_runs_as_eager",
@@ -57,7 +57,11 @@ if ON_TRT:
 
 def compile_options(options: dict[str, Any] | None) -> dict[str, Any]:
     """The keywords of `torch.compile` that choose the backend under test; one-op regions count unless said otherwise."""
-    return {"backend": BACKEND, "options": {"min_block_size": 1} | (options or {})} if ON_TRT else {"backend": BACKEND}
+    return (
+        {"backend": BACKEND, "options": {"min_block_size": 1} | (options or {})}
+        if ON_TRT
+        else {"backend": BACKEND}
+    )
 
 
 def compile_trt(target: Any, *, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
@@ -95,7 +99,7 @@ def assert_close(actual: Any, expected: Any, rtol: float = 1e-4, strides: bool =
     assert a_spec == e_spec
     for i, (a, e) in enumerate(zip(a_leaves, e_leaves, strict=True)):
         if not isinstance(e, Tensor):
-            assert a == e and type(a) is type(e), f"output {i}"
+            assert (a, type(a)) == (e, type(e)), f"output {i}"
             continue
         assert (a.dtype, a.shape, a.device) == (e.dtype, e.shape, e.device), f"output {i}"
         if strides:
@@ -116,7 +120,9 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 def _sharing(values: Any) -> list[int]:
     """For every tensor the position of the first one in the same memory."""
-    storages = [t.untyped_storage().data_ptr() if t.numel() else -i - 1 for i, t in enumerate(_tensors(values))]
+    storages = [
+        t.untyped_storage().data_ptr() if t.numel() else -i - 1 for i, t in enumerate(_tensors(values))
+    ]
     return [storages.index(s) for s in storages]
 
 
@@ -130,7 +136,9 @@ def _overwrite(t: Tensor) -> None:
         t.logical_not_() if t.dtype == torch.bool else t.add_(1)
 
 
-def assert_runs_as_eager(fn: Callable[..., Any], make_args: Callable[[], Any], calls: int = 3, **kwargs: Any) -> Any:
+def assert_runs_as_eager(
+    fn: Callable[..., Any], make_args: Callable[[], Any], calls: int = 3, **kwargs: Any
+) -> Any:
     """Compile `fn` and call it `calls` times beside eager: the same outputs, dtypes, strides, arguments afterwards,
     memory shared between outputs and arguments, module state, and effect of writing into the outputs.
     """

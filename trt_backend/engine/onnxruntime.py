@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+import onnxruntime.capi.onnxruntime_pybind11_state  # pyright: ignore
 
 from trt_backend.debug import Dump
 from trt_backend.emit.onnx import emit_onnx, support
@@ -24,13 +24,15 @@ from trt_backend.ir.ops.base import Op
 from trt_backend.ir.types import TensorType
 from trt_backend.options import CompileOptions
 
+_ort: Any = onnxruntime  # untyped
+_state: Any = _ort.capi.onnxruntime_pybind11_state
 _ERRORS: tuple[type[Exception], ...] = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
+    _state.Fail,
+    _state.InvalidArgument,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.NotImplemented,
+    _state.RuntimeException,
     RuntimeError,
 )
 _SILENT = 4  # the log level "fatal": errors reach the user as exceptions
@@ -54,15 +56,15 @@ class OnnxRuntimeProvider:
 
     def load(self, blob: bytes, graph: Graph, options: CompileOptions) -> OnnxRuntimeEngine:
         """Return a session over the model."""
-        settings = onnxruntime.SessionOptions()
+        settings = _ort.SessionOptions()
         settings.log_severity_level = _SILENT
         settings.intra_op_num_threads = options.threads or 0
         # Idle workers that spin would take the cores from the framework, whose own workers run in between.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = onnxruntime.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
+            session = _ort.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
         except _ERRORS as error:
-            raise BuildError(f"ONNX Runtime {onnxruntime.__version__} refuses the model: {error}") from error
+            raise BuildError(f"ONNX Runtime {_ort.__version__} refuses the model: {error}") from error
         return OnnxRuntimeEngine(session, graph)
 
 
@@ -74,7 +76,7 @@ def provider() -> OnnxRuntimeProvider:
 class OnnxRuntimeEngine:
     """A session and a pool of bindings, one for each call that is under way."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, graph: Graph) -> None:
+    def __init__(self, session: Any, graph: Graph) -> None:
         self._session = session
         self._inputs = [(value.name, value.dtype.numpy.type) for value in graph.inputs]
         self._outputs = [(f"output.{i}", value.dtype.numpy.type) for i, value in enumerate(graph.outputs)]
@@ -91,14 +93,14 @@ class OnnxRuntimeEngine:
             binding.bind(shapes, self._inputs, inputs, self._outputs, outputs)
             self._session.run_with_iobinding(binding.io)
         except _ERRORS as error:
-            raise RunError(f"ONNX Runtime {onnxruntime.__version__} failed: {error}") from error
+            raise RunError(f"ONNX Runtime {_ort.__version__} failed: {error}") from error
         self._bindings.append(binding)
 
 
 class _Binding:
     """An IO binding that remembers what is bound, so that a call binds only what changed."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, symbols: Sequence[str]) -> None:
+    def __init__(self, session: Any, symbols: Sequence[str]) -> None:
         self.io = session.io_binding()
         self._shapes: CallShapes | None = None
         self._addresses: list[int] = []

@@ -118,7 +118,7 @@ class Dim:
         return _collect(products)
 
     def __floordiv__(self, other: DimLike) -> DimLike:
-        if isinstance(other, int) and other:
+        if isinstance(other, int):
             whole, rest = _split(self, other)
             return whole + _nested(rest, other)
         if other == self:
@@ -130,7 +130,7 @@ class Dim:
         return _call("//", other, self)
 
     def __mod__(self, other: DimLike) -> DimLike:
-        if isinstance(other, int) and other:
+        if isinstance(other, int):
             return _call("%", _split(self, other)[1], other)
         return 0 if other == self else _call("%", self, other)
 

@@ -67,7 +67,10 @@ class _Reader:
         """Read one line."""
         if match := _HEADER.match(line):
             self._read_header(match[1], match[2])
-        elif match := _SYMBOL.match(line):
+        elif line.startswith("symbol "):
+            match = _SYMBOL.match(line)
+            if match is None:
+                raise InvalidGraphError("not of the form `symbol NAME in [MIN, MAX]`")
             limit = None if match[3] == "inf" else int(match[3])
             self.symbols[match[1]] = Symbol(match[1], int(match[2]), limit)
         elif line != "}":

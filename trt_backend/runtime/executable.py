@@ -55,7 +55,9 @@ class Executable:
         with self._lock:
             if self._engine is None and self._record.reason is None:
                 start = time.perf_counter()
-                self._engine = contain(self._build, self._record.name, strict=self._strict, failed=self._give_up)
+                self._engine = contain(
+                    self._build, self._record.name, strict=self._strict, failed=self._give_up
+                )
                 if self._engine is not None:
                     self._record.count_build(time.perf_counter() - start)
                     _log_built(self._record)
@@ -67,4 +69,10 @@ class Executable:
 
 
 def _log_built(record: RegionRecord) -> None:
-    log.info("%s: engine of %d ops built by %s in %.2f s", record.name, record.ops, record.provider, record.build_seconds)
+    log.info(
+        "%s: engine of %d ops built by %s in %.2f s",
+        record.name,
+        record.ops,
+        record.provider,
+        record.build_seconds,
+    )

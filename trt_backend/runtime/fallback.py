@@ -13,7 +13,9 @@ from trt_backend.errors import BuildError, Reason, ReasonKind, RunError, Unsuppo
 T = TypeVar("T")
 
 
-def contain(attempt: Callable[[], T], what: str, *, strict: bool, failed: Callable[[Reason], None]) -> T | None:
+def contain(
+    attempt: Callable[[], T], what: str, *, strict: bool, failed: Callable[[Reason], None]
+) -> T | None:
     """Return what `attempt` returns, or None after handing the reason of its failure to `failed`.
 
     A declared failure (`BuildError`, `RunError`) is logged as a warning. Anything else is a bug of ours: it is logged

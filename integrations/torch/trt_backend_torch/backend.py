@@ -12,13 +12,13 @@ from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
-from trt_backend_torch.gradients import ForwardWatch
-from trt_backend_torch.inference import InferenceGraph, partition_only
 
 from trt_backend.debug import log
 from trt_backend.engine.providers import load_provider
 from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord, Report, open_graph
+from trt_backend_torch.gradients import ForwardWatch
+from trt_backend_torch.inference import InferenceGraph, partition_only
 
 
 def trt(
@@ -55,7 +55,9 @@ def trt(
     return _autograd(compile_inference, lambda: open_graph("torch"))(gm, example_inputs)
 
 
-def explain(model: Callable[..., Any], *args: Any, options: Mapping[str, Any] | None = None, **kwargs: Any) -> Report:
+def explain(
+    model: Callable[..., Any], *args: Any, options: Mapping[str, Any] | None = None, **kwargs: Any
+) -> Report:
     """Return what `backend="trt"` would run where and why, without building an engine.
 
     Runs the model once, natively, without gradients.

@@ -16,6 +16,7 @@ from torch._decomp import core_aten_decompositions
 from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 
 @cache
@@ -39,7 +40,7 @@ def decompose(node: fx.Node) -> fx.GraphModule | None:
 
     def call(*values: Any) -> Any:
         given = dict(zip(inputs, values, strict=True))
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
+        args, kwargs = map_arg((node.args, node.kwargs), given.__getitem__)
         return target(*args, **kwargs)
 
     with fake_mode, torch.no_grad():

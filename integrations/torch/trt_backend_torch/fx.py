@@ -41,7 +41,11 @@ def is_random(node: fx.Node) -> bool:
 
 def op_name(node: fx.Node) -> str:
     """Return the name that reports show, as "aten.add.Tensor"."""
-    return str(node.target) if isinstance(node.target, OpOverload) else getattr(node.target, "__name__", str(node.target))
+    return (
+        str(node.target)
+        if isinstance(node.target, OpOverload)
+        else getattr(node.target, "__name__", str(node.target))
+    )
 
 
 def source_line(node: fx.Node) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import fx
 from torch._functorch.aot_autograd import make_boxed_func
-from trt_backend_torch.fx import is_compute, op_name, source_line
 
 from trt_backend.debug import log
 from trt_backend.errors import Reason, ReasonKind
 from trt_backend.report import GraphRecord
+from trt_backend_torch.fx import is_compute, op_name, source_line
 
 _HINT = (
     "%s keeps what a backward pass needs, but none has run: engines serve only calls without gradients. "

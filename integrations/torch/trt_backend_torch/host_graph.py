@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
-from trt_backend_torch.fx import is_random
 
 from trt_backend.partition import Region
+from trt_backend_torch.fx import is_random
 
 _PREFIX = "region_"
 
@@ -43,7 +43,9 @@ class FxHostGraph:
 
 def split(gm: fx.GraphModule, regions: Sequence[Region[fx.Node]]) -> tuple[fx.GraphModule, list[str]]:
     """Move each region to a submodule that returns a tuple; return the rest and the submodules' names."""
-    members = [{member: None for node in region.nodes for member in (node, *_unpackers(node))} for region in regions]
+    members = [
+        {member: None for node in region.nodes for member in (node, *_unpackers(node))} for region in regions
+    ]
     outer = fuse_by_partitions(gm, members, prefix=_PREFIX, always_return_tuple=True)
     return outer, [f"{_PREFIX}{i}" for i in range(len(regions))]
 

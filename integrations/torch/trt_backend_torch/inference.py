@@ -11,10 +11,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from trt_backend_torch.fx import is_compute, op_name, source_line
-from trt_backend_torch.host_graph import FxHostGraph, split
-from trt_backend_torch.lowering import unsupported
-from trt_backend_torch.region import RegionModule, lower_region
 
 from trt_backend.compile import compile_graph
 from trt_backend.debug import log
@@ -25,6 +21,10 @@ from trt_backend.partition import Partition, partition
 from trt_backend.passes.legalize import legalize
 from trt_backend.report import GraphRecord, RegionRecord
 from trt_backend.runtime.fallback import contain
+from trt_backend_torch.fx import is_compute, op_name, source_line
+from trt_backend_torch.host_graph import FxHostGraph, split
+from trt_backend_torch.lowering import unsupported
+from trt_backend_torch.region import RegionModule, lower_region
 
 
 class InferenceGraph:
@@ -74,7 +74,9 @@ class InferenceGraph:
         parts = partition_only(self._graph, self._provider, self._options, self._record)
         outer, names = split(self._graph, parts.regions)
         for name, record in zip(names, self._record.regions, strict=True):
-            outer.set_submodule(name, self._region(outer.get_submodule(name), record, weights))
+            native = outer.get_submodule(name)
+            assert isinstance(native, fx.GraphModule)
+            outer.set_submodule(name, self._region(native, record, weights))
         return outer
 
     def _region(
@@ -86,7 +88,10 @@ class InferenceGraph:
             record.reason = reason
 
         lowered = contain(
-            lambda: lower_region(native, record.name, weights), record.name, strict=self._options.strict, failed=failed
+            lambda: lower_region(native, record.name, weights),
+            record.name,
+            strict=self._options.strict,
+            failed=failed,
         )
         if lowered is None:
             return native
@@ -116,21 +121,26 @@ def partition_only(
         return op_name(node), source_line(node)
 
     parts = partition(
-        FxHostGraph(graph), guard, options.min_block_size, is_compute=is_compute, describe=describe, fuel=options.fuel
+        FxHostGraph(graph),
+        guard,
+        options.min_block_size,
+        is_compute=is_compute,
+        describe=describe,
+        fuel=options.fuel,
     )
     if options.strict:
         _require_engines(parts)
     record.ops_total = sum(is_compute(node) for node in graph.graph.nodes)
     record.native = [reason for node, reason in parts.native.items() if is_compute(node)]
     record.regions = [
-        RegionRecord(f"{record.name}.{region.name}", "torch", provider.name, sum(map(is_compute, region.nodes)))
+        RegionRecord(
+            f"{record.name}.{region.name}", "torch", provider.name, sum(map(is_compute, region.nodes))
+        )
         for region in parts.regions
     ]
     share = f"{sum(region.ops for region in record.regions)} of {record.ops_total} ops"
     log.info("%s: %d regions with %s", record.name, len(record.regions), share)
     return parts
-
-
 
 
 def _require_engines(parts: Partition[fx.Node]) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload
-from trt_backend_torch.decompositions import decompose
-from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
-from trt_backend_torch.lower import RULES
-from trt_backend_torch.lower.context import Lowering
-from trt_backend_torch.types import DTYPES, dim_of, tensor_type
 
 from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.types import TensorType
+from trt_backend_torch.decompositions import decompose
+from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
+from trt_backend_torch.lower import RULES
+from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.types import DTYPES, dim_of, tensor_type
 
 Environment = dict[fx.Node, Any]
 """What each FX node is in the IR: a value, a dim, or a tuple of values."""
@@ -45,7 +45,7 @@ def lower_node(b: Lowering, node: fx.Node, env: Environment) -> Any:
         return env[node.args[0]][node.args[1]]  # type: ignore[index]
     args, kwargs = (_arguments(part, env) for part in (node.args, node.kwargs))
     with b.at(source_line(node)):
-        if node.target in RULES:
+        if isinstance(node.target, OpOverload) and node.target in RULES:
             b.results = tuple(None if t is None else tensor_type(t) for t in tensors_of(node))
             result = RULES(b, node.target, args, kwargs)
         else:
@@ -142,13 +142,21 @@ def _lower_decomposed(b: Lowering, node: fx.Node, env: Environment) -> Any:
 
 
 def _check(node: fx.Node, result: Any) -> None:
-    """Compare what a rule made with what torch promises; symbolic sizes count as equal to any."""
+    """Compare what a rule made with what torch promises (symbolic sizes count as equal to any) and what users read."""
     results = result if isinstance(result, (tuple, list)) else (result,)
     for value, tensor in zip(results, tensors_of(node), strict=False):
         if isinstance(value, Value) and tensor is not None and not _agree(value.type, tensor_type(tensor)):
-            raise InvalidGraphError(f"{op_name(node)} was lowered to {value.type}, torch promises {tensor_type(tensor)}")
+            raise InvalidGraphError(
+                f"{op_name(node)} was lowered to {value.type}, torch promises {tensor_type(tensor)}"
+            )
+    for user in node.users:
+        if user.target is operator.getitem and user.users and results[user.args[1]] is None:  # type: ignore[index]
+            raise UnsupportedError(f"its output {user.args[1]} is used, which no rule computes")
 
 
 def _agree(made: TensorType, promised: TensorType) -> bool:
-    same_size = (isinstance(a, Dim) or isinstance(b, Dim) or a == b for a, b in zip(made.shape, promised.shape, strict=False))
+    same_size = (
+        isinstance(a, Dim) or isinstance(b, Dim) or a == b
+        for a, b in zip(made.shape, promised.shape, strict=False)
+    )
     return made.dtype is promised.dtype and made.rank == promised.rank and all(same_size)

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 from torch import fx
-from trt_backend_torch.fx import is_size
-from trt_backend_torch.lower.context import Lowering
-from trt_backend_torch.lowering import Environment, lower_nodes
-from trt_backend_torch.types import dim_of, physical_order, tensor_type
 
 from trt_backend.engine.base import CallShapes, Engine, call_shapes
 from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, evaluate
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.runtime.executable import Executable
+from trt_backend_torch.fx import is_size
+from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lowering import Environment, lower_nodes
+from trt_backend_torch.types import dim_of, physical_order, tensor_type
 
 Sizes = tuple[int, ...]
 _SIGNATURES_KEPT = 1024
@@ -107,7 +107,9 @@ class RegionModule(torch.nn.Module):
         self._executable = executable
         self._native = native
         self._positions = [place.position for place in region.inputs]
-        self._unguarded = [i for i, place in enumerate(region.inputs) if not place.guarded or not place.layout.dense]
+        self._unguarded = [
+            i for i, place in enumerate(region.inputs) if not place.guarded or not place.layout.dense
+        ]
         self._sources = list(region.symbols.items())
         self._signatures: dict[Sizes, _Signature] = {}
 
@@ -122,10 +124,13 @@ class RegionModule(torch.nn.Module):
             if inputs[i].stride() != signature.input_strides[i]:
                 inputs[i] = _copy(inputs[i], signature.input_strides[i])
         memory = [
-            torch.empty_strided(sizes, strides, dtype=dtype) for sizes, strides, dtype in signature.output_memory
+            torch.empty_strided(sizes, strides, dtype=dtype)
+            for sizes, strides, dtype in signature.output_memory
         ]
         engine.run(
-            signature.shapes, [tensor.data_ptr() for tensor in inputs], [tensor.data_ptr() for tensor in memory]
+            signature.shapes,
+            [tensor.data_ptr() for tensor in inputs],
+            [tensor.data_ptr() for tensor in memory],
         )
         return tuple(memory) if signature.results is None else signature.results(memory)
 
@@ -171,7 +176,8 @@ class _Signature:
         """Return the results where some are sizes, or have gaps or overlaps that no engine writes."""
         tensors = iter(memory)
         return tuple(
-            output if isinstance(output, int) else _with_strides(next(tensors), output) for output in self._outputs
+            output if isinstance(output, int) else _with_strides(next(tensors), output)
+            for output in self._outputs
         )
 
 
@@ -235,5 +241,3 @@ def _with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
         tensor = tensor.narrow(axis, 0, 1) if stride == 0 else tensor
     result.as_strided(tensor.shape, strides).copy_(tensor)
     return result
-
-

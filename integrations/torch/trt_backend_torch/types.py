@@ -63,7 +63,9 @@ def tensor_type(tensor: torch.Tensor) -> TensorType:
     return TensorType(DTYPES[tensor.dtype], tuple(dim_of(size) for size in tensor.shape))
 
 
-def physical_order(shape: Sequence[int | torch.SymInt], strides: Sequence[int | torch.SymInt]) -> tuple[int, ...] | None:
+def physical_order(
+    shape: Sequence[int | torch.SymInt], strides: Sequence[int | torch.SymInt]
+) -> tuple[int, ...] | None:
     """Return the permutation that makes a dense tensor row-major, or None where it has gaps or overlaps.
 
     (0, 2, 3, 1) for channels_last, the identity for a contiguous tensor. Dimensions of size 1 have no order of their

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "lower", "refusal"]
+__all__ = ["check", "lower", "overloads", "refusal"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from trt_backend_torch.fx import is_size
-from trt_backend_torch.lower.context import Lowering
-from trt_backend_torch.lowering import lower_node, unsupported
-from trt_backend_torch.types import dim_of, tensor_type
 
 from trt_backend.debug import Dump
 from trt_backend.engine.base import call_shapes
@@ -26,6 +22,10 @@ from trt_backend.ir.verify import verify
 from trt_backend.options import CompileOptions
 from trt_backend.passes.legalize import legalize
 from trt_backend.passes.pipeline import run_passes
+from trt_backend_torch.fx import is_size
+from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lowering import lower_node, unsupported
+from trt_backend_torch.types import dim_of, tensor_type
 
 _PROVIDER = OnnxRuntimeProvider()
 
@@ -54,7 +54,13 @@ def lower(gm: fx.GraphModule) -> Graph:
     return graph
 
 
-def check(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool = False, rtol: float = 1e-5, atol: float = 1e-5) -> Graph:
+def check(
+    function: Callable[..., Any],
+    *inputs: torch.Tensor,
+    dynamic: bool = False,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Graph:
     """Assert that torch, the NumPy reference and ONNX Runtime agree on `function(*inputs)`; return the graph."""
     with torch.no_grad():
         expected = function(*inputs)
@@ -85,6 +91,12 @@ def refusal(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool =
     return refused[0]
 
 
+def overloads(cases: Iterable[tuple[Callable[..., Any], tuple[torch.Tensor, ...]]]) -> set[Any]:
+    """Return every aten overload that the cases `(function, inputs)` trace to."""
+    graphs = (trace(function, inputs, dynamic=False).graph for function, inputs in cases)
+    return {node.target for graph in graphs for node in graph.nodes if node.op == "call_function"}
+
+
 def _symbol_values(graph: Graph, arrays: list[np.ndarray[Any, Any]]) -> dict[str, int]:
     values = {}
     for value, array in zip(graph.inputs, arrays, strict=True):
@@ -94,12 +106,16 @@ def _symbol_values(graph: Graph, arrays: list[np.ndarray[Any, Any]]) -> dict[str
     return values
 
 
-def _run_onnx(graph: Graph, arrays: list[np.ndarray[Any, Any]], sizes: dict[str, int]) -> list[np.ndarray[Any, Any]]:
+def _run_onnx(
+    graph: Graph, arrays: list[np.ndarray[Any, Any]], sizes: dict[str, int]
+) -> list[np.ndarray[Any, Any]]:
     legal, _ = run_passes(graph, support=_PROVIDER.support)
     options = CompileOptions(threads=1)
     engine = _PROVIDER.load(_PROVIDER.build(legal, options, Dump(None)), legal, options)
     shapes = call_shapes(legal, sizes)
-    outputs = [np.empty(shape, value.dtype.numpy) for shape, value in zip(shapes.outputs, legal.outputs, strict=True)]
+    outputs = [
+        np.empty(shape, value.dtype.numpy) for shape, value in zip(shapes.outputs, legal.outputs, strict=True)
+    ]
     engine.run(shapes, [array.ctypes.data for array in arrays], [array.ctypes.data for array in outputs])
     return outputs
 

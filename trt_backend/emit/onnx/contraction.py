@@ -6,6 +6,8 @@ __all__: list[str] = []
 
 from typing import Any
 
+import numpy as np
+
 from trt_backend.emit.onnx.model import ModelWriter, Tensor
 from trt_backend.emit.onnx.rules import FLOATS, RULES, SINGLE
 from trt_backend.ir.ops.base import Types
@@ -28,7 +30,10 @@ def _convolution(
 
 def _refuse_output_padding(op: Deconvolution, types: Types) -> str | None:
     if min(op.pre_padding) < 0:
-        return "a deconvolution that adds rows in front (negative padding before)"
+        return "a deconvolution that adds elements in front (negative padding before)"
+    for after, stride, dilation in zip(op.post_padding, op.stride, op.dilation, strict=True):
+        if -after >= max(stride, dilation):
+            return f"a deconvolution that adds {-after} elements behind, not less than stride and dilation"
     return None
 
 
@@ -57,8 +62,13 @@ def _matrix_multiply(m: ModelWriter, op: MatrixMultiply, a: Tensor, b: Tensor) -
     """Emit Transpose and MatMul.
 
     ONNX Runtime makes one Gemm of them and the bias that follows in rank 2, and one FusedMatMul otherwise; a Gemm
-    emitted as such would not take the bias.
+    emitted as such would not take the bias. In float64, ONNX Runtime 1.23 makes a FusedMatMul that it cannot run.
     """
+    if a.dtype is DType.FLOAT64 and a.type.rank == 2:
+        return m.node("Gemm", a.name, b.name, transA=int(op.transpose_a), transB=int(op.transpose_b))
+    if a.dtype is DType.FLOAT64:
+        left, right = "ki" if op.transpose_a else "ik", "jk" if op.transpose_b else "kj"
+        return m.node("Einsum", a.name, b.name, equation=f"...{left},...{right}->...ij")
     left = _transposed(m, a) if op.transpose_a else a.name
     right = _transposed(m, b) if op.transpose_b else b.name
     return m.node("MatMul", left, right)
@@ -69,7 +79,12 @@ def _transposed(m: ModelWriter, x: Tensor) -> str:
     return m.node("Transpose", x.name, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-@RULES.rule(Attention, SINGLE)
+def _refuse_attention(op: Attention, types: Types) -> str | None:
+    """Refuse what would need a repair of rows that only causality and the mask together hide."""
+    return "causal attention with a mask" if op.causal and len(types) == 4 else None
+
+
+@RULES.rule(Attention, SINGLE, _refuse_attention)
 def _attention(
     m: ModelWriter, op: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> str:
@@ -78,7 +93,13 @@ def _attention(
         return m.node("Attention", q.name, k.name, v.name, **attributes)
     shape = (*mask.shape[:2], q.shape[2], k.shape[2])
     full = mask.name if mask.shape == shape else m.node("Expand", mask.name, m.dims(shape))
-    return m.node("Attention", q.name, k.name, v.name, full, **attributes)
+    result = m.node("Attention", q.name, k.name, v.name, full, **attributes)
+    known = m.known(mask)
+    if known is not None and not np.isneginf(known).all(axis=-1).any():
+        return result
+    visible = m.node("ReduceMax", mask.name, m.constant([3], DType.INT64), keepdims=1)
+    hidden = m.node("IsInf", visible, detect_positive=0)
+    return m.node("Where", hidden, m.constant(0, q.dtype), result)  # ONNX Runtime 1.23 gives NaN
 
 
 def _names(*tensors: Tensor | None) -> list[str]:

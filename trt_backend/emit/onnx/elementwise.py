@@ -7,7 +7,7 @@ __all__: list[str] = []
 from typing import Any
 
 from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
-from trt_backend.emit.onnx.rules import ALL, FLOATS, INTEGERS, RULES, SINGLE
+from trt_backend.emit.onnx.rules import ALL, FLOATS, INTEGERS, RULES, SINGLE, WIDE_INTEGERS
 from trt_backend.ir.ops.elementwise import (
     Activation,
     ActivationKind,
@@ -23,6 +23,7 @@ from trt_backend.ir.types import DType
 
 BOOL = frozenset({DType.BOOL})
 NUMBERS = FLOATS | INTEGERS
+WIDE = FLOATS | WIDE_INTEGERS
 
 _UNARY = {
     UnaryKind.ABS: ("Abs", NUMBERS),
@@ -33,7 +34,7 @@ _UNARY = {
     UnaryKind.ATAN: ("Atan", SINGLE),
     UnaryKind.ATANH: ("Atanh", SINGLE),
     UnaryKind.CEIL: ("Ceil", FLOATS),
-    UnaryKind.COS: ("Cos", FLOATS),
+    UnaryKind.COS: ("Cos", SINGLE),
     UnaryKind.COSH: ("Cosh", SINGLE),
     UnaryKind.ERF: ("Erf", SINGLE),
     UnaryKind.EXP: ("Exp", FLOATS),
@@ -56,11 +57,11 @@ _ELEMENTWISE = {
     ElementwiseKind.SUM: ("Add", NUMBERS),
     ElementwiseKind.SUB: ("Sub", NUMBERS),
     ElementwiseKind.PROD: ("Mul", NUMBERS),
-    ElementwiseKind.DIV: ("Div", NUMBERS),
-    ElementwiseKind.FLOOR_DIV: ("Div", NUMBERS),
-    ElementwiseKind.MAX: ("Max", NUMBERS),
-    ElementwiseKind.MIN: ("Min", NUMBERS),
-    ElementwiseKind.POW: ("Pow", FLOATS | {DType.INT32, DType.INT64}),
+    ElementwiseKind.DIV: ("Div", WIDE),
+    ElementwiseKind.FLOOR_DIV: ("Div", WIDE),
+    ElementwiseKind.MAX: ("Max", WIDE),
+    ElementwiseKind.MIN: ("Min", WIDE),
+    ElementwiseKind.POW: ("Pow", FLOATS | {DType.INT32}),
     ElementwiseKind.EQUAL: ("Equal", NUMBERS | BOOL),
     ElementwiseKind.GREATER: ("Greater", NUMBERS),
     ElementwiseKind.LESS: ("Less", NUMBERS),
@@ -70,7 +71,7 @@ _ELEMENTWISE = {
 }
 
 _ACTIVATION = {
-    ActivationKind.RELU: ("Relu", NUMBERS),
+    ActivationKind.RELU: ("Relu", WIDE),
     ActivationKind.SIGMOID: ("Sigmoid", FLOATS),
     ActivationKind.TANH: ("Tanh", FLOATS),
     ActivationKind.LEAKY_RELU: ("LeakyRelu", SINGLE),
@@ -102,7 +103,7 @@ def _elementwise(m: ModelWriter, op: Elementwise, left: Tensor, right: Tensor) -
 
 
 def _divisor(m: ModelWriter, x: Tensor) -> str:
-    """Return a divisor that is never an integer 0, by which ONNX Runtime would kill the process (SIGFPE)."""
+    """Return a divisor that is never an integer 0, by which ONNX Runtime 1.23 kills the process (SIGFPE)."""
     known = m.known(x)
     if x.dtype.is_float or (known is not None and bool(known.all())):
         return x.name
@@ -116,7 +117,7 @@ def _activation(m: ModelWriter, op: Activation, x: Tensor) -> str:
     if op.kind is ActivationKind.CLIP:
         low, high = op.bounds(x.dtype)
         return m.node("Clip", x.name, m.constant(low, x.dtype), m.constant(high, x.dtype))
-    if op.kind is ActivationKind.RELU and x.dtype.is_integer:  # no kernel for int64 and uint8
+    if op.kind is ActivationKind.RELU and x.dtype.is_integer:  # no kernel for int64
         return m.node("Max", x.name, m.constant(0, x.dtype))
     if op.kind is ActivationKind.SOFTPLUS:
         scaled = _scaled(m, x.name, op.beta, x.dtype)
@@ -140,7 +141,7 @@ def _scaled(m: ModelWriter, x: str, factor: float, dtype: DType) -> str:
     return x if factor == 1 else m.node("Mul", x, m.constant(factor, dtype))
 
 
-@RULES.rule(Select, NUMBERS | BOOL)
+@RULES.rule(Select, (NUMBERS | BOOL) - {DType.INT8})
 def _select(m: ModelWriter, op: Select, condition: Tensor, x: Tensor, y: Tensor) -> str:
     if x.dtype is not DType.BOOL:
         return m.node("Where", condition.name, x.name, y.name)

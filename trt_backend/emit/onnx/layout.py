@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__: list[str] = []
 
 from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
-from trt_backend.emit.onnx.rules import ALL, RULES, SINGLE
-from trt_backend.ir.dims import DimLike
+from trt_backend.emit.onnx.rules import ALL, RULES, SINGLE, WIDE_INTEGERS
+from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.ops.layout import (
     Concatenation,
     Expand,
@@ -26,10 +26,11 @@ from trt_backend.ir.ops.layout import (
     Slice,
     Transpose,
 )
-from trt_backend.ir.types import DType
+from trt_backend.ir.reference.layout import nearest_indices
+from trt_backend.ir.types import DType, Shape, is_static
 
 _BFLOAT16 = frozenset({DType.BFLOAT16})
-_INDEX = frozenset({DType.INT32, DType.INT64})
+_TO_THE_END = 2**63 - 1
 
 
 @RULES.rule(Identity, ALL)
@@ -39,39 +40,63 @@ def _identity(m: ModelWriter, op: Identity, x: Tensor) -> str:
 
 @RULES.rule(Transpose, ALL)
 def _transpose(m: ModelWriter, op: Transpose, x: Tensor) -> str:
+    if not op.permutation:  # ONNX cannot write an empty list
+        return x.name
     return m.node("Transpose", x.name, perm=op.permutation)
 
 
 @RULES.rule(Reshape, ALL)
 def _reshape(m: ModelWriter, op: Reshape, x: Tensor) -> str:
-    return m.node("Reshape", x.name, m.dims(op.shape), allowzero=int(_may_be_empty(op.shape)))
+    """Emit a constant shape where one can say it: 0 keeps the input's dimension, and one dimension may be -1."""
+    kept = [_is_kept(x.shape, i, dim) for i, dim in enumerate(op.shape)]
+    shape = [0 if keep else dim for keep, dim in zip(kept, op.shape, strict=True)]
+    unsaid = [i for i, dim in enumerate(shape) if isinstance(dim, Dim)]
+    if len(unsaid) == 1 and not any(_may_be_zero(dim) for i, dim in enumerate(op.shape) if i != unsaid[0]):
+        shape[unsaid[0]] = -1
+    if is_static(tuple(shape)) and 0 not in op.shape:
+        return m.node("Reshape", x.name, m.dims(shape))
+    return m.node("Reshape", x.name, m.dims(op.shape), allowzero=1)
 
 
-def _may_be_empty(shape: tuple[DimLike, ...]) -> bool:
-    """Whether a dimension may be 0, which ONNX's Reshape otherwise reads as "as in the input"."""
-    return any(
-        dim == 0 or (not isinstance(dim, int) and any(s.min < 1 for s in dim.symbols)) for dim in shape
-    )
+def _is_kept(shape: Shape, i: int, dim: DimLike) -> bool:
+    return isinstance(dim, Dim) and i < len(shape) and shape[i] == dim
+
+
+def _may_be_zero(dim: DimLike) -> bool:
+    return dim == 0 if isinstance(dim, int) else dim.symbol is None or dim.symbol.min < 1
 
 
 @RULES.rule(Expand, ALL - _BFLOAT16)
 def _expand(m: ModelWriter, op: Expand, x: Tensor) -> str:
-    return m.node("Expand", x.name, m.dims(op.shape))
+    """Emit 1 for symbolic dimensions that stay, as ONNX broadcasts both ways."""
+    shape = [1 if _is_kept(x.shape, i, dim) else dim for i, dim in enumerate(op.shape)]
+    return m.node("Expand", x.name, m.dims(shape))
 
 
 @RULES.rule(Slice, ALL)
 def _slice(m: ModelWriter, op: Slice, x: Tensor) -> str:
-    parts = zip(x.shape, op.start, op.size, op.stride, strict=True)
-    ends = [_end(dim, start, size, stride) for dim, start, size, stride in parts]
-    axes = m.constant(range(len(ends)), DType.INT64)
-    return m.node("Slice", x.name, m.dims(op.start), m.dims(ends), axes, m.constant(op.stride, DType.INT64))
+    parts = list(zip(x.shape, op.start, op.size, op.stride, strict=True))
+    axes = [i for i, (dim, start, size, stride) in enumerate(parts) if (start, size, stride) != (0, dim, 1)]
+    if not axes:
+        return x.name
+    starts = [_from_the_back(x.shape[i], op.start[i]) for i in axes]
+    ends = [_end(*parts[i]) for i in axes]
+    strides = m.constant([op.stride[i] for i in axes], DType.INT64)
+    return m.node("Slice", x.name, m.dims(starts), m.dims(ends), m.constant(axes, DType.INT64), strides)
 
 
 def _end(dim: DimLike, start: DimLike, size: DimLike, stride: int) -> DimLike:
     """Return ONNX's end of a slice; backwards it counts from the back, as it may lie before the first element."""
     if stride > 0:
-        return start + size * stride
+        end = start + size * stride
+        return _TO_THE_END if end == dim else _from_the_back(dim, end)
     return start if size == 0 else start + (size - 1) * stride - 1 - dim
+
+
+def _from_the_back(dim: DimLike, position: DimLike) -> DimLike:
+    """Return a symbolic position as a negative constant where it is one counted from the back."""
+    back = position - dim
+    return back if isinstance(position, Dim) and isinstance(back, int) and back < 0 else position
 
 
 @RULES.rule(Pad, ALL - _BFLOAT16)
@@ -120,7 +145,12 @@ def _as_int64(m: ModelWriter, indices: Tensor) -> str:
 
 @RULES.rule(Resize, SINGLE)
 def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
-    down = op.coordinates is ResizeCoordinates.ASYMMETRIC
+    """Emit Resize, but gather the nearest elements where its arithmetic may round to another one than the frameworks'."""
+    if op.mode is ResizeMode.NEAREST and not all(map(_is_multiple, op.size, x.shape[2:])):
+        result = x.name
+        for axis, size in enumerate(op.size, start=2):
+            result = m.node("Gather", result, _nearest(m, op.coordinates, x.shape[axis], size), axis=axis)
+        return result
     return m.node(
         "Resize",
         x.name,
@@ -129,11 +159,42 @@ def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
         m.dims((*x.shape[:2], *op.size)),
         mode="nearest" if op.mode is ResizeMode.NEAREST else "linear",
         coordinate_transformation_mode=op.coordinates.value,
-        nearest_mode="floor" if down else "round_prefer_ceil",
+        nearest_mode="floor" if op.coordinates is ResizeCoordinates.ASYMMETRIC else "round_prefer_ceil",
     )
 
 
-@RULES.rule(Range, _INDEX)
+def _is_multiple(size: DimLike, dim: DimLike) -> bool:
+    return (isinstance(dim, Dim) and isinstance(size // dim, int)) or (
+        isinstance(dim, int) and size % dim == 0
+    )
+
+
+def _nearest(m: ModelWriter, coordinates: ResizeCoordinates, before: DimLike, after: DimLike) -> str:
+    """Return the indices of the nearest elements, computed in the model where a size is symbolic."""
+    if isinstance(before, int) and isinstance(after, int):
+        return m.constant(nearest_indices(coordinates, before, after), DType.INT64)
+    one, half = m.constant(1.0, DType.FLOAT32), m.constant(0.5, DType.FLOAT32)
+    count = m.node(
+        "Range", m.constant(0, DType.INT64), m.node("Squeeze", m.dim(after)), m.constant(1, DType.INT64)
+    )
+    index, old, new = (_as_float(m, name) for name in (count, m.dim(before), m.dim(after)))
+    if coordinates is ResizeCoordinates.ALIGN_CORNERS:
+        last = m.node("Max", m.node("Sub", new, one), one)
+        position = m.node("Add", m.node("Mul", index, m.node("Div", m.node("Sub", old, one), last)), half)
+    elif coordinates is ResizeCoordinates.ASYMMETRIC:
+        position = m.node("Mul", index, m.node("Div", old, new))
+    else:  # the half that is taken away and the one that rounds cancel out, but for rounding
+        moved = m.node("Mul", m.node("Add", index, half), m.node("Div", old, new))
+        position = m.node("Add", m.node("Sub", moved, half), half)
+    nearest = m.node("Cast", m.node("Floor", position), to=ONNX_DTYPE[DType.INT64])
+    return m.node("Min", nearest, m.dim(before - 1))
+
+
+def _as_float(m: ModelWriter, x: str) -> str:
+    return m.node("Cast", x, to=ONNX_DTYPE[DType.FLOAT32])
+
+
+@RULES.rule(Range, WIDE_INTEGERS)
 def _range(m: ModelWriter, op: Range) -> str:
     end = op.start + op.size * op.step
     ends = [m.node("Squeeze", m.dim(dim)) for dim in (op.start, end)]

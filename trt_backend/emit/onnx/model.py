@@ -165,11 +165,9 @@ class ModelWriter:
 
     def _call(self, call: Call) -> str:
         left, right = self.dim(call.left), self.dim(call.right)
-        return (
-            self.floor_divide(left, right)
-            if call.function == "//"
-            else self.node(_CALLS[call.function], left, right)
-        )
+        if call.function == "//" and not (_never_negative(call.left) and _never_negative(call.right)):
+            return self.floor_divide(left, right)
+        return self.node(_CALLS[call.function], left, right)
 
     def _fold(self, op_type: str, names: list[str]) -> str:
         first, *rest = names
@@ -178,7 +176,13 @@ class ModelWriter:
         return first
 
 
-_CALLS = {"%": "Mod", "max": "Max", "min": "Min"}
+_CALLS = {"//": "Div", "%": "Mod", "max": "Max", "min": "Min"}
+
+
+def _never_negative(dim: DimLike) -> bool:
+    if isinstance(dim, int):
+        return dim >= 0
+    return all(c >= 0 and all(isinstance(atom, Symbol) for atom in monomial) for monomial, c in dim.terms)
 
 
 def dim_input(symbol: Symbol) -> str:

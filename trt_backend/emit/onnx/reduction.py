@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
-from trt_backend.emit.onnx.rules import FLOATS, INTEGERS, RULES, SINGLE
+from trt_backend.emit.onnx.rules import FLOATS, INTEGERS, RULES, SINGLE, WIDE_INTEGERS
+from trt_backend.ir.ops.base import Types
 from trt_backend.ir.ops.reduction import (
     CumulativeSum,
     Normalization,
@@ -23,7 +24,7 @@ from trt_backend.ir.ops.reduction import (
 )
 from trt_backend.ir.types import DType, is_static
 
-WIDE = FLOATS | {DType.INT32, DType.INT64}
+WIDE = FLOATS | WIDE_INTEGERS
 
 _REDUCE = {
     ReduceKind.SUM: ("ReduceSum", WIDE),
@@ -36,8 +37,12 @@ _REDUCE = {
 
 @RULES.rule(Reduce, {kind: dtypes for kind, (_, dtypes) in _REDUCE.items()})
 def _reduce(m: ModelWriter, op: Reduce, x: Tensor) -> str:
-    axes = m.constant(op.axes, DType.INT64)
-    return m.node(_REDUCE[op.kind][0], x.name, axes, keepdims=int(op.keep_dims))
+    axes, keep = m.constant(op.axes, DType.INT64), int(op.keep_dims)
+    result = m.node(_REDUCE[op.kind][0], x.name, axes, keepdims=keep)
+    if op.kind not in (ReduceKind.MAX, ReduceKind.MIN) or not x.dtype.is_float:
+        return result
+    ordered = m.node("ReduceMin", m.node("Equal", x.name, x.name), axes, keepdims=keep)
+    return m.node("Where", ordered, result, m.constant(np.nan, x.dtype))  # ONNX Runtime's kernels lose NaN
 
 
 @RULES.rule(Softmax, FLOATS)
@@ -60,7 +65,7 @@ def _ones(m: ModelWriter, op: Normalization, x: Tensor) -> str:
     return m.node("Expand", m.constant(1, x.dtype), m.dims(shape))
 
 
-@RULES.rule(TopK, FLOATS | INTEGERS)
+@RULES.rule(TopK, WIDE)
 def _top_k(m: ModelWriter, op: TopK, x: Tensor) -> tuple[str, str]:
     k, largest = m.constant([op.k], DType.INT64), int(op.kind is TopKKind.MAX)
     values, indices = m.nodes("TopK", x.name, k, outputs=2, axis=op.axis, largest=largest, sorted=1)
@@ -73,7 +78,14 @@ def _cumulative_sum(m: ModelWriter, op: CumulativeSum, x: Tensor) -> str:
     return m.node("CumSum", x.name, axis, exclusive=int(op.exclusive), reverse=int(op.reverse))
 
 
-@RULES.rule(Pooling, {PoolingKind.MAX: FLOATS, PoolingKind.AVERAGE: SINGLE})
+def _refuse_pooling(op: Pooling, types: Types) -> str | None:
+    counts = op.kind is PoolingKind.AVERAGE and op.count_padding and op.round_up
+    if counts and any((*op.pre_padding, *op.post_padding)):
+        return "ONNX Runtime 1.23 divides wrongly where an average counts its padding and rounds up"
+    return None
+
+
+@RULES.rule(Pooling, {PoolingKind.MAX: FLOATS, PoolingKind.AVERAGE: SINGLE}, _refuse_pooling)
 def _pooling(m: ModelWriter, op: Pooling, x: Tensor) -> str:
     attributes: dict[str, Any] = {
         "kernel_shape": op.window,
@@ -83,4 +95,6 @@ def _pooling(m: ModelWriter, op: Pooling, x: Tensor) -> str:
     }
     if op.kind is PoolingKind.MAX:
         return m.node("MaxPool", x.name, **attributes)
-    return m.node("AveragePool", x.name, count_include_pad=int(op.count_padding), **attributes)
+    return m.node(
+        "AveragePool", x.name, count_include_pad=int(op.count_padding and not op.round_up), **attributes
+    )

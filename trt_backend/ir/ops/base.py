@@ -34,7 +34,7 @@ class Op(ABC):
     def dims(self) -> Iterator[DimLike]:
         """Yield the symbolic dimensions among the attributes."""
         for value in self.attributes().values():
-            items = value if isinstance(value, tuple) else (value,)
+            items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
             yield from (item for item in items if isinstance(item, Dim))
 
 

@@ -102,7 +102,9 @@ class Slice(Op):
         for i, (dim, start, size) in enumerate(zip(x.shape, self.start, self.size, strict=True)):
             if isinstance(dim, int) and isinstance(start, int) and isinstance(size, int) and size > 0:
                 last = start + (size - 1) * self.stride[i]
-                require(0 <= min(start, last) and max(start, last) < dim, f"reads outside of {x} in dimension {i}")
+                require(
+                    min(start, last) >= 0 and max(start, last) < dim, f"reads outside of {x} in dimension {i}"
+                )
         return (x.with_shape(self.size),)
 
 
@@ -129,7 +131,9 @@ class Pad(Op):
         """Return the padded shape."""
         x, *fill = inputs
         same_dtype(*inputs)
-        require(len(fill) == (self.mode is PadMode.CONSTANT), "takes a fill where, and only where, it is constant")
+        require(
+            len(fill) == (self.mode is PadMode.CONSTANT), "takes a fill where, and only where, it is constant"
+        )
         require(len(self.before) == len(self.after) == x.rank, f"does not pad {x}")
         require(min((*self.before, *self.after), default=0) >= 0, "a border is 0 or more")
         padded = (dim + b + a for dim, b, a in zip(x.shape, self.before, self.after, strict=True))
@@ -213,7 +217,10 @@ class ScatterElements(Op):
         x, indices, updates = inputs
         same_dtype(x, updates)
         normalized_axis(self.axis, x.rank)
-        require(indices.dtype in _INDEX and indices.rank == x.rank == updates.rank, f"{indices} does not index {x}")
+        require(
+            indices.dtype in _INDEX and indices.rank == x.rank == updates.rank,
+            f"{indices} does not index {x}",
+        )
         return (x,)
 
 
@@ -237,7 +244,7 @@ class ResizeMode(Enum):
 
 
 class ResizeCoordinates(Enum):
-    """TensorRT's ResizeCoordinateTransformation; nearest with ASYMMETRIC rounds down."""
+    """TensorRT's ResizeCoordinateTransformation; nearest rounds down with ASYMMETRIC, and halves up otherwise."""
 
     ALIGN_CORNERS = "align_corners"
     ASYMMETRIC = "asymmetric"
@@ -255,7 +262,10 @@ class Resize(Op):
     def infer(self, *inputs: TensorType) -> Types:
         """Return [N, C, *size]."""
         (x,) = inputs
-        require(x.dtype.is_float and len(self.size) == x.rank - 2 >= 1, f"does not resize {x} to {list(self.size)}")
+        require(
+            x.dtype.is_float and len(self.size) == x.rank - 2 >= 1,
+            f"does not resize {x} to {list(self.size)}",
+        )
         return (x.with_shape((*x.shape[:2], *self.size)),)
 
 
@@ -285,5 +295,3 @@ class Extent(Op):
         """Return an int64 scalar."""
         require(not inputs, "takes no operand")
         return (TensorType(DType.INT64, ()),)
-
-

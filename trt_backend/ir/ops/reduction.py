@@ -43,12 +43,18 @@ class Reduce(Op):
     def infer(self, *inputs: TensorType) -> Types:
         """Return the shape without the axes, or with size 1 there."""
         (x,) = inputs
-        require(bool(self.axes) and len(set(self.axes)) == len(self.axes), f"axes {self.axes} are not distinct")
+        require(
+            bool(self.axes) and len(set(self.axes)) == len(self.axes), f"axes {self.axes} are not distinct"
+        )
         for axis in self.axes:
             normalized_axis(axis, x.rank)
         require(x.dtype is not DType.BOOL, "takes numbers, not bool")
         require(self.kind is not ReduceKind.AVG or x.dtype.is_float, f"avg takes floats, not {x.dtype.value}")
-        kept = (1 if i in self.axes else dim for i, dim in enumerate(x.shape) if self.keep_dims or i not in self.axes)
+        kept = (
+            1 if i in self.axes else dim
+            for i, dim in enumerate(x.shape)
+            if self.keep_dims or i not in self.axes
+        )
         return (x.with_shape(kept),)
 
 
@@ -83,7 +89,9 @@ class Normalization(Op):
         require(same_dtype(*inputs).is_float, f"takes floats, not {x.dtype.value}")
         require(len(affine) <= 2, "takes x and at most scale and bias")
         for operand in affine:
-            require(operand.rank == x.rank - self.axis, f"{operand} does not fit {x} from axis {self.axis} on")
+            require(
+                operand.rank == x.rank - self.axis, f"{operand} does not fit {x} from axis {self.axis} on"
+            )
         return (x,)
 
 
@@ -108,7 +116,9 @@ class TopK(Op):
         normalized_axis(self.axis, x.rank)
         size = x.shape[self.axis]
         require(x.dtype is not DType.BOOL, "takes numbers, not bool")
-        require(self.k >= 1 and not (isinstance(size, int) and self.k > size), f"k={self.k} is not in [1, {size}]")
+        require(
+            self.k >= 1 and not (isinstance(size, int) and self.k > size), f"k={self.k} is not in [1, {size}]"
+        )
         shape = (self.k if i == self.axis else dim for i, dim in enumerate(x.shape))
         values = x.with_shape(shape)
         return values, values.with_dtype(DType.INT32)
@@ -162,7 +172,9 @@ class Pooling(Op):
         require(x.dtype.is_float and 1 <= spatial <= 3, f"takes floats of rank 3 to 5, not {x}")
         for name in ("window", "stride", "pre_padding", "post_padding"):
             require(len(getattr(self, name)) == spatial, f"{name} has not {spatial} entries")
-        return (x.with_shape((*x.shape[:2], *(self._output_size(x.shape[2 + i], i) for i in range(spatial)))),)
+        return (
+            x.with_shape((*x.shape[:2], *(self._output_size(x.shape[2 + i], i) for i in range(spatial)))),
+        )
 
     def _output_size(self, size: DimLike, i: int) -> DimLike:
         stride = self.stride[i]
@@ -170,6 +182,10 @@ class Pooling(Op):
         if not self.round_up:
             return span // stride + 1
         count = (span + (stride - 1)) // stride + 1
-        if isinstance(count, int) and isinstance(size, int) and (count - 1) * stride >= size + self.pre_padding[i]:
+        if (
+            isinstance(count, int)
+            and isinstance(size, int)
+            and (count - 1) * stride >= size + self.pre_padding[i]
+        ):
             return count - 1
         return count

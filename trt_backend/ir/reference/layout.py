@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["REFERENCE"]
+__all__ = ["REFERENCE", "nearest_indices"]
 
 from collections.abc import Callable
 from typing import Any
@@ -103,17 +103,22 @@ def _resize(op: Resize, x: Array) -> Array:
 
 
 def _resize_axis(op: Resize, x: Array, axis: int, size: int) -> Array:
-    last = x.shape[axis] - 1
-    position = _positions(op.coordinates, x.shape[axis], size)
     if op.mode is ResizeMode.NEAREST:
-        down = op.coordinates is ResizeCoordinates.ASYMMETRIC
-        nearest = np.floor(position if down else position + np.float32(0.5)).astype(int)
-        return np.take(x, np.clip(nearest, 0, last), axis=axis)
-    position = np.clip(position, 0, last)
+        return np.take(x, nearest_indices(op.coordinates, x.shape[axis], size), axis=axis)
+    last = x.shape[axis] - 1
+    position = np.clip(_positions(op.coordinates, x.shape[axis], size), 0, last)
     low = np.floor(position).astype(int)
     part = (position - low).astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis))
     left, right = np.take(x, low, axis=axis), np.take(x, np.minimum(low + 1, last), axis=axis)
     return left * (1 - part) + right * part
+
+
+def nearest_indices(coordinates: ResizeCoordinates, before: int, after: int) -> Array:
+    """Return the indices of the elements that a NEAREST resize of an axis from `before` to `after` elements takes."""
+    position = _positions(coordinates, before, after)
+    down = coordinates is ResizeCoordinates.ASYMMETRIC
+    nearest = np.floor(position if down else position + np.float32(0.5))
+    return np.clip(nearest.astype(np.int64), 0, before - 1)
 
 
 def _positions(coordinates: ResizeCoordinates, before: int, after: int) -> Array:

@@ -69,7 +69,7 @@ def _cumulative_sum(op: CumulativeSum, x: Array) -> Array:
     if not op.exclusive:
         return total
     first = [1 if i == op.axis else size for i, size in enumerate(x.shape)]
-    shifted = np.concatenate([np.zeros(first, x.dtype), total], axis=op.axis)
+    shifted: Array = np.concatenate([np.zeros(first, x.dtype), total], axis=op.axis)
     return np.take(shifted, np.arange(x.shape[op.axis]), axis=op.axis)
 
 

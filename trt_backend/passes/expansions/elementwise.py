@@ -143,7 +143,7 @@ def _zero_like(b: Builder, x: Value) -> Value:
 
 
 _UNARY: dict[UnaryKind, Callable[[Builder, Value], Value]] = {
-    UnaryKind.ABS: lambda b, x: binary(b, _MAX, x, unary(b, UnaryKind.NEG, x)),
+    UnaryKind.ABS: lambda b, x: x if x.dtype is DType.UINT8 else binary(b, _MAX, x, unary(b, UnaryKind.NEG, x)),
     UnaryKind.ISINF: lambda b, x: binary(b, _EQUAL, unary(b, UnaryKind.ABS, x), math.inf),
     UnaryKind.ISNAN: lambda b, x: unary(b, UnaryKind.NOT, binary(b, _EQUAL, x, x)),
     UnaryKind.NEG: lambda b, x: binary(b, _PROD, x, -1),

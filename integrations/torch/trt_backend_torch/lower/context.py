@@ -5,9 +5,10 @@ from __future__ import annotations
 __all__ = ["Lowering", "Number", "Operand"]
 
 from collections.abc import Iterable, Sequence
-from typing import Union
+from typing import TypeAlias
 
 import numpy as np
+import torch
 
 from trt_backend.errors import UnsupportedError
 from trt_backend.ir.builder import Builder
@@ -26,9 +27,10 @@ from trt_backend.ir.ops.elementwise import (
 from trt_backend.ir.ops.layout import Expand, Extent, Reshape, Slice, Transpose
 from trt_backend.ir.ops.reduction import Reduce, ReduceKind
 from trt_backend.ir.types import DType, TensorType
+from trt_backend_torch.types import DTYPES, TORCH_DTYPES
 
-Number = Union[int, float, bool]
-Operand = Union[Value, Dim, int, float, bool]
+Number: TypeAlias = int | float | bool
+Operand: TypeAlias = Value | Dim | int | float | bool
 """What an elementwise argument may be: a tensor, a symbolic integer or a Python number."""
 
 
@@ -60,8 +62,13 @@ class Lowering(Builder):
         return self.full((1,) * rank, x, dtype)
 
     def full(self, shape: Sequence[int], number: Number, dtype: DType) -> Value:
-        """Return a constant of one number."""
-        return self.constant(np.full(tuple(shape), number, dtype.numpy))
+        """Return a constant of one number; as in torch, a float that `dtype` cannot hold is infinite, an integer wraps."""
+        with np.errstate(all="ignore"):
+            return self.constant(np.full(tuple(shape), np.asarray(number).astype(dtype.numpy)))
+
+    def promoted(self, x: Operand, y: Operand) -> DType:
+        """Return the dtype that torch computes a binary op in (scalars and 0-d tensors take part by category)."""
+        return DTYPES[torch.result_type(_stand_in(x), _stand_in(y))]
 
     def cast(self, x: Value, dtype: DType) -> Value:
         """Return x in `dtype`."""
@@ -142,6 +149,13 @@ class Lowering(Builder):
             if isinstance(dim, Dim):
                 raise UnsupportedError(f"{what} is dynamic ({dim})")
         return tuple(int(dim) for dim in dims)  # type: ignore[arg-type]
+
+
+def _stand_in(x: Operand) -> torch.Tensor | Number:
+    """Return what promotes as x does."""
+    if isinstance(x, Value):
+        return torch.empty((1,) * min(x.type.rank, 1), dtype=TORCH_DTYPES[x.dtype], device="meta")
+    return 1 if isinstance(x, Dim) else x
 
 
 def _rank(x: Operand) -> int:

@@ -7,7 +7,8 @@ __all__ = ["Argument", "LoweringRule", "RuleTable"]
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from functools import partial
+from typing import Any, TypeAlias
 
 from torch._ops import OpOverload
 
@@ -16,12 +17,14 @@ from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Value
 from trt_backend.ir.types import DType
 
-Argument = Union[Value, Dim, DType, int, float, bool, str, None, Sequence[Any]]
+Argument: TypeAlias = Value | Dim | DType | int | float | bool | str | None | Sequence[Any]
 """What a rule gets for an argument: tensors are values, symbolic integers dims, dtypes IR dtypes."""
 
 LoweringRule = Callable[..., Any]
 
-_PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad", "generator"})
+_PLACEMENT = frozenset(
+    {"device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad", "generator"}
+)
 """Arguments that say where or how memory lies, not what is computed: rules need not name them."""
 
 
@@ -56,11 +59,18 @@ class RuleTable:
             for target in targets:
                 unknown = required - set(_schema_names(target))
                 if unknown:
-                    raise TypeError(f"{target} has no argument {', '.join(sorted(unknown))}: {target._schema}")
+                    raise TypeError(
+                        f"{target} has no argument {', '.join(sorted(unknown))}: {target._schema}"
+                    )
                 self._insert(target, bound)
             return function
 
         return register
+
+    def rules(self, function: LoweringRule, table: Mapping[OpOverload, Any]) -> None:
+        """Register `function(entry, b, *named arguments)` for each target of a table, with the target's entry."""
+        for target, entry in table.items():
+            self.rule(target)(partial(function, entry))
 
     def __iter__(self) -> Iterator[OpOverload]:
         return iter(self._rules)
@@ -78,7 +88,9 @@ class RuleTable:
         """
         rule = self._rules[target]
         given: dict[str, Argument] = {}
-        for i, (name, declared) in enumerate(zip(_schema_names(target), target._schema.arguments, strict=True)):
+        for i, (name, declared) in enumerate(
+            zip(_schema_names(target), target._schema.arguments, strict=True)
+        ):
             value = args[i] if i < len(args) else kwargs.get(declared.name, declared.default_value)
             if name in rule.names:
                 given[name] = value

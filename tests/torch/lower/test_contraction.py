@@ -1,0 +1,170 @@
+"""Matrix products, convolutions and attention: torch, the reference and ONNX Runtime agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from harness import check, overloads, refusal
+from torch import Tensor
+
+from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
+from trt_backend_torch.lower.contraction import RULES
+
+_aten = torch.ops.aten
+_flash = _aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def _randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def _ints(*shape: int) -> Tensor:
+    return torch.randint(-5, 5, shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def _mask(*shape: int) -> Tensor:
+    """An additive mask that hides about half, and all of one query's keys."""
+    mask = torch.where(_randn(*shape) > 0, 0.0, -math.inf)
+    mask[..., 1, :] = -math.inf
+    return mask
+
+
+def _attend(**options: Any) -> Callable[..., Tensor]:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return _flash(q, k, v, attn_mask=mask, **options)[0]
+
+    return attend
+
+
+_QKV = (_randn(2, 4, 5, 8), _randn(2, 4, 7, 8), _randn(2, 4, 7, 8) + 1)
+
+PRODUCTS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "mm": (torch.mm, (_randn(3, 4), _randn(4, 5))),
+    "mm int64": (torch.mm, (_ints(3, 4), _ints(4, 5))),
+    "mm float64": (torch.mm, (_randn(3, 4, dtype=torch.float64), _randn(4, 5, dtype=torch.float64))),
+    "mm of t": (lambda x, w: torch.mm(x, w.t()), (_randn(3, 4), _randn(5, 4))),
+    "bmm": (torch.bmm, (_randn(2, 3, 4), _randn(2, 4, 5))),
+    "mv": (torch.mv, (_randn(3, 4), _randn(4))),
+    "linear": (F.linear, (_randn(2, 3, 4), _randn(5, 4), _randn(5))),
+    "matmul broadcast": (torch.matmul, (_randn(2, 1, 3, 4), _randn(5, 4, 3))),
+    "einsum": (lambda x, y: torch.einsum("bhqd,bhkd->bhqk", x, y), (_randn(2, 2, 3, 4), _randn(2, 2, 5, 4))),
+    "addmm row": (torch.addmm, (_randn(5), _randn(3, 4), _randn(4, 5))),
+    "addmm column": (torch.addmm, (_randn(3, 1), _randn(3, 4), _randn(4, 5))),
+    "addmm scalar": (torch.addmm, (torch.tensor(2.0), _randn(3, 4), _randn(4, 5))),
+    "addmm factors": (
+        lambda x, y, z: torch.addmm(x, y, z, beta=0.5, alpha=2),
+        (_randn(3, 5), _randn(3, 4), _randn(4, 5)),
+    ),
+    "addmm beta 0": (
+        lambda x, y, z: torch.addmm(x, y, z, beta=0),
+        (torch.tensor(math.nan), _randn(3, 4), _randn(4, 5)),
+    ),
+    "baddbmm": (
+        lambda x, y, z: torch.baddbmm(x, y, z, beta=2, alpha=0.5),
+        (_randn(3, 5), _randn(2, 3, 4), _randn(2, 4, 5)),
+    ),
+}
+
+CONVOLUTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "1d": (lambda x, w: F.conv1d(x, w, padding=2, dilation=2), (_randn(2, 3, 9), _randn(4, 3, 3))),
+    "2d": (
+        lambda x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=(1, 0)),
+        (_randn(2, 3, 9, 8), _randn(4, 3, 3, 3), _randn(4)),
+    ),
+    "2d one padding": (
+        lambda x, w: _aten.convolution(x, w, None, [2, 2], [1], [1, 1], False, [0], 1),
+        (_randn(2, 3, 9, 8), _randn(4, 3, 3, 3)),
+    ),
+    "2d depthwise": (lambda x, w: F.conv2d(x, w, groups=4), (_randn(2, 4, 5, 5), _randn(4, 1, 3, 3))),
+    "2d unbatched": (F.conv2d, (_randn(3, 5, 5), _randn(4, 3, 3, 3))),
+    "2d same, even window": (
+        lambda x, w: F.conv2d(x, w, padding="same"),
+        (_randn(2, 3, 6, 6), _randn(4, 3, 2, 2)),
+    ),
+    "3d": (lambda x, w: F.conv3d(x, w, padding=1), (_randn(1, 2, 4, 5, 6), _randn(3, 2, 3, 3, 3))),
+    "transposed 1d": (
+        lambda x, w: F.conv_transpose1d(x, w, stride=2, padding=1),
+        (_randn(2, 3, 5), _randn(3, 4, 3)),
+    ),
+    "transposed 2d": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1),
+        (_randn(2, 3, 5, 4), _randn(3, 4, 3, 3), _randn(4)),
+    ),
+    "transposed 2d grouped": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=3, groups=2, dilation=2),
+        (_randn(2, 4, 5, 4), _randn(4, 3, 2, 2)),
+    ),
+    "transposed 3d": (
+        lambda x, w: F.conv_transpose3d(x, w, stride=2),
+        (_randn(1, 2, 3, 3, 3), _randn(2, 3, 2, 2, 2)),
+    ),
+}
+
+ATTENTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "plain": (_attend(), _QKV),
+    "scale": (_attend(scale=1.0), _QKV),
+    "causal": (_attend(is_causal=True), _QKV),
+    "causal, more queries": (_attend(is_causal=True), (_QKV[1], _QKV[0], _QKV[0] + 1)),
+    "mask 2d": (_attend(), (*_QKV, _mask(5, 7))),
+    "mask 4d": (_attend(), (*_QKV, _mask(2, 1, 5, 7))),
+    "mask finite": (_attend(), (*_QKV, _mask(2, 1, 5, 7).clamp(min=torch.finfo(torch.float32).min))),
+    "mask bool": (
+        lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
+        (*_QKV, _mask(2, 4, 5, 7) == 0),
+    ),
+    "grouped queries": (_attend(), (_QKV[0], _QKV[1][:, :2], _QKV[2][:, :2])),
+    "rank 3": (F.scaled_dot_product_attention, tuple(x[0] for x in _QKV)),
+}
+
+CASES = {**PRODUCTS, **CONVOLUTIONS, **ATTENTIONS}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_torch(name: str, dynamic: bool) -> None:
+    function, inputs = CASES[name]
+    check(function, *inputs, dynamic=dynamic)
+
+
+@pytest.mark.parametrize("name", ["mm", "addmm row", "2d", "plain"])
+def test_float16(name: str) -> None:
+    function, inputs = CASES[name]
+    check(function, *(x.half() for x in inputs), rtol=1e-2, atol=1e-2)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert overloads(CASES.values()) >= set(RULES)
+
+
+def test_causal_with_mask() -> None:
+    """ONNX Runtime has no kernel for it: the op is written out in others."""
+    check(_attend(is_causal=True), *_QKV, _mask(2, 1, 5, 7))
+
+
+def test_bias_of_addmm_is_a_row() -> None:
+    """The shape that ONNX Runtime fuses into one Gemm."""
+    graph = check(torch.addmm, *PRODUCTS["addmm row"][1])
+    assert [type(node.op).__name__ for node in graph.nodes] == ["MatrixMultiply", "Reshape", "Elementwise"]
+    assert graph.nodes[-1].inputs[1].shape == (1, 5)
+    assert isinstance(graph.nodes[0].op, MatrixMultiply)
+
+
+def test_attention_is_one_op() -> None:
+    graph = check(_attend(), *_QKV)
+    assert [type(node.op) for node in graph.nodes] == [Attention]
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "detail"),
+    [
+        (F.conv1d, (_ints(1, 2, 5), _ints(3, 2, 3)), "floats, not i64"),
+        (_attend(dropout_p=0.5), _QKV, "dropout 0.5 needs random numbers"),
+    ],
+)
+def test_refuses(function: Callable[..., Any], inputs: tuple[Tensor, ...], detail: str) -> None:
+    assert detail in refusal(function, *inputs).detail

@@ -1,0 +1,131 @@
+"""Failures below the backend: the program lives, the report names the reason, `strict=True` raises."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch_checks import ReportChecks, compile_trt, needs_trt
+
+import trt_backend
+from trt_backend.engine.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeProvider
+from trt_backend.errors import BuildError, RunError, UnsupportedError
+from trt_backend_torch.lower import RULES
+from trt_backend_torch.lower.rules import RuleTable
+
+pytestmark = needs_trt
+
+Break = Callable[[pytest.MonkeyPatch, Exception], None]
+
+
+def function(x: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x * 2 + 1).sum(1)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def break_rule(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Make the rule of tanh raise, when the guard tries it."""
+    call = RuleTable.__call__
+
+    def broken(table: RuleTable, b: Any, target: Any, *rest: Any) -> Any:
+        if target is torch.ops.aten.tanh.default:
+            raise error
+        return call(table, b, target, *rest)
+
+    assert torch.ops.aten.tanh.default in RULES
+    patch.setattr(RuleTable, "__call__", broken)
+
+
+def break_build(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    patch.setattr(OnnxRuntimeProvider, "build", raising(error))
+
+
+def break_run(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    patch.setattr(OnnxRuntimeEngine, "run", raising(error))
+
+
+def corrupt_model(patch: pytest.MonkeyPatch, _: Exception) -> None:
+    build = OnnxRuntimeProvider.build
+    patch.setattr(OnnxRuntimeProvider, "build", lambda *args: build(*args)[:-40])
+
+
+CASES = [
+    pytest.param(break_rule, KeyError("oops"), "bug", marks=pytest.mark.may_report_bug),
+    pytest.param(break_build, BuildError("no"), "build failed"),
+    pytest.param(break_build, ZeroDivisionError("oops"), "bug", marks=pytest.mark.may_report_bug),
+    pytest.param(corrupt_model, BuildError("unused"), "build failed"),
+    pytest.param(break_run, RunError("no memory"), "run failed"),
+    pytest.param(break_run, IndexError("oops"), "bug", marks=pytest.mark.may_report_bug),
+]
+
+
+@pytest.mark.parametrize(("break_it", "error", "kind"), CASES)
+def test_the_call_runs_natively_with_a_reason(
+    break_it: Break,
+    error: Exception,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[logging.LogRecord],
+    report: ReportChecks,
+) -> None:
+    break_it(monkeypatch, error)
+    compiled = compile_trt(function)
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x), function(x))
+    assert any(f": {kind}" in reason for reason in report.reasons()), report.reasons()
+    loud = [record for record in log if record.levelno > logging.INFO]
+    assert [record.levelno for record in loud] == [logging.ERROR if kind == "bug" else logging.WARNING]
+
+
+@pytest.mark.parametrize(("break_it", "error", "kind"), CASES)
+def test_strict_raises(break_it: Break, error: Exception, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_it(monkeypatch, error)
+    with torch.no_grad(), pytest.raises(type(error) if break_it is not corrupt_model else BuildError):
+        compile_trt(function, options={"strict": True})(torch.randn(3, 4))
+
+
+def test_the_other_regions_keep_their_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One broken rule costs one op: what lies before and behind it runs in engines."""
+    break_rule(monkeypatch, UnsupportedError("not today"))
+    compiled = compile_trt(function)
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), function(x))
+    report = trt_backend.report().to_dict()
+    assert [region["engine_calls"] for region in report["regions"]] == [1, 1]
+    assert [native["op"] for native in report["native_ops"]] == ["aten.tanh.default"]
+    assert report["native_ops"][0]["source"].startswith(__file__)
+
+
+def test_fuel_leaves_later_regions_native() -> None:
+    """With fuel for one region, the second runs natively and says so."""
+    compiled = compile_trt(
+        lambda x: torch.sin(torch.nonzero_static(x * 2, size=3).float() + 1), options={"fuel": 1}
+    )
+    x = torch.ones(3)
+    with torch.no_grad():
+        compiled(x)
+    report = trt_backend.report().to_dict()
+    assert len(report["regions"]) == 1
+    assert any("out of fuel" in native["reason"] for native in report["native_ops"])
+
+
+def test_dumps_hold_the_ir_of_each_pass_and_the_model(tmp_path: Any) -> None:
+    """`dump_dir` gets the lowered graph, which parses back, and the ONNX model."""
+    compiled = compile_trt(function, options={"dump_dir": str(tmp_path)})
+    with torch.no_grad():
+        compiled(torch.randn(3, 4))
+    names = [path.name for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert names[0] == "00-lowered.ir"
+    assert names[-1].endswith("model.onnx")
