@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("quick", deadline=None, max_examples=60)  # cores are shared: a deadline would be noise
+settings.register_profile(
+    "quick", deadline=None, max_examples=60
+)  # cores are shared: a deadline would be noise
 settings.load_profile("quick")
 
 

@@ -111,8 +111,8 @@ class Case:
     dtypes: frozenset[DType] = frozenset(DType)
 
     def __str__(self) -> str:
-        shapes = ",".join(str(list(operand.shape)).replace(" ", "") for operand in self.operands)
-        return f"{op_label(self.op)} {shapes}"
+        shapes = (f"[{', '.join(map(str, operand.shape))}]" for operand in self.operands)
+        return f"{op_label(self.op)} {' '.join(shapes)}"
 
     def types(self, dtype: DType) -> tuple[TensorType, ...]:
         """Return the types of the operands."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hypothesis import given
-from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
 
+from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
 from trt_backend.ir.graph import Graph
 from trt_backend.ir.reference import evaluate
 from trt_backend.ir.text import parse_graph

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from hypothesis import given
-from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
 
+from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, Symbol
 from trt_backend.ir.graph import Graph

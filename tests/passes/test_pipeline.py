@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
-from ir_cases import SYMBOLS, accepts, arrays_for, assert_equal, graphs
 
+from ir_cases import SYMBOLS, accepts, arrays_for, assert_equal, graphs
 from trt_backend.errors import InvalidGraphError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.fingerprint import fingerprint
@@ -78,7 +79,7 @@ def test_dump_sees_each_changed_graph() -> None:
     )
     assert dumped[0][0] == "simplify"
     assert dumped[-1][1] == str(after)
-    assert all(a[1] != b[1] for a, b in zip(dumped, dumped[1:], strict=False))
+    assert all(a[1] != b[1] for a, b in itertools.pairwise(dumped))
 
 
 def test_is_deterministic() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from hypothesis import given
-from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
 
+from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.graph import Graph
 from trt_backend.ir.ops.contraction import MatrixMultiply

@@ -11,11 +11,12 @@ import threading
 import weakref
 from dataclasses import dataclass
 
-import models
 import pytest
 import torch
 from torch import nn
 from torch_checks import ON_TRT, assert_close, compile_trt, graphs_compiled, kind_of, needs_trt
+
+import models
 
 if ON_TRT:
     import trt_backend
@@ -75,7 +76,7 @@ def test_a_copy_of_the_compiled_model_runs(how, when, tmp_path, report):
         if when == "after running":
             compiled(*inputs)
         if how == "pickle":
-            twin = pickle.loads(pickle.dumps(compiled))  # noqa: S301
+            twin = pickle.loads(pickle.dumps(compiled))
         elif how == "deepcopy":
             twin = copy.deepcopy(compiled)
         else:
@@ -111,7 +112,7 @@ def in_threads(count, work):
         try:
             barrier.wait(30)
             work(i)
-        except BaseException as e:  # noqa: BLE001
+        except BaseException as e:
             errors.append(e)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
@@ -243,8 +244,8 @@ def test_an_input_made_in_inference_mode(report):
     with torch.inference_mode():
         x = rows(4)
     with torch.no_grad():
-        for x in (x, rows(4), x):
-            assert_close(compiled(x), model(x))
+        for made in (x, rows(4), x):
+            assert_close(compiled(made), model(made))
     report.engines_ran(calls=3)
 
 

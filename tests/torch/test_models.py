@@ -19,7 +19,8 @@ def test_answers_as_eager(name, batches, compile_trt, report):
         model, dynamic=False if batches == "static" else None, options={"min_block_size": 3}
     )
     graphs = []
-    with torch.no_grad():
+    # By default dynamo gives up on the whole function that calls nn.LSTM, and no backend sees anything of it.
+    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
         for batch in BATCHES[batches]:
             inputs = make_inputs(batch)
             if batches == "marked":
@@ -27,6 +28,7 @@ def test_answers_as_eager(name, batches, compile_trt, report):
                     torch._dynamo.mark_dynamic(t, 0)
             assert_close(compiled(*inputs), model(*inputs))
             graphs.append(graphs_compiled())
+    assert graphs[0] >= 1
     # One more compile of each graph where dynamo learns that the batch moves, none where it was told.
     assert graphs[-1] <= graphs[0] * (2 if batches == "automatic" else 1)
     if name != "lstm":
@@ -38,6 +40,16 @@ def test_answers_as_eager(name, batches, compile_trt, report):
             "unsupported",
             "region too small",
         }
+
+
+def test_an_lstm_as_dynamo_treats_it_by_default(compile_trt, report):
+    """No graph, no region, nothing to report, eager's answer."""
+    model, make_inputs = models.lstm()
+    compiled = compile_trt(model)
+    with torch.no_grad():
+        assert_close(compiled(*make_inputs(2)), model(*make_inputs(2)))
+    assert graphs_compiled() == 0
+    assert report.total("engine_calls") == report.total("native_calls") == 0
 
 
 @pytest.mark.parametrize("name", ["bert-sdpa", "resnet"])

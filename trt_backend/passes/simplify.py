@@ -25,12 +25,12 @@ from trt_backend.ir.ops.elementwise import (
     UnaryKind,
 )
 from trt_backend.ir.ops.layout import Concatenation, Expand, Identity, Pad, Reshape, Slice, Transpose
-from trt_backend.ir.types import DType
+from trt_backend.ir.types import DType, TensorType
 from trt_backend.passes.fuel import Fuel
 
 
 def simplify(graph: Graph, fuel: Fuel | None = None) -> Graph:
-    """Apply the first matching rewrite of `_REWRITES` to each node, in one walk.
+    """Apply the rewrites of `_REWRITES` to each node, in one walk, as long as one matches.
 
     What a rewrite bypasses stays, for `eliminate_dead`. Returns `graph` itself where nothing matches.
     """
@@ -45,13 +45,23 @@ A result of another type than the output's is no match, so that `x * 1` need not
 
 
 def _apply(fuel: Fuel, b: Builder, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-    if fuel.empty:
+    result = _match(fuel, b, node.op, inputs, node.outputs[0].type)
+    if result is None:
         return None
-    for rewrite in _REWRITES.get(type(node.op), ()):
-        result = rewrite(b, node.op, *inputs)
-        if result is not None and result.type == node.outputs[0].type:
+    while (made := b.producer(result)) is not None:
+        if (again := _match(fuel, b, made.op, made.inputs, result.type)) is None:
+            break
+        result = again
+    return [result]
+
+
+def _match(fuel: Fuel, b: Builder, op: Op, inputs: tuple[Value, ...], type_: TensorType) -> Value | None:
+    """Return what the first matching rewrite makes of the op, which has one output of that type."""
+    for rewrite in () if fuel.empty else _REWRITES.get(type(op), ()):
+        result = rewrite(b, op, *inputs)
+        if result is not None and result.type == type_:
             fuel.burn()
-            return [result]
+            return result
     return None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["FxHostGraph", "split"]
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from torch import fx
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
@@ -41,13 +42,39 @@ class FxHostGraph:
         return not (is_random(node) or node.is_impure())
 
 
-def split(gm: fx.GraphModule, regions: Sequence[Region[fx.Node]]) -> tuple[fx.GraphModule, list[str]]:
-    """Move each region to a submodule that returns a tuple; return the rest and the submodules' names."""
-    members = [
-        {member: None for node in region.nodes for member in (node, *_unpackers(node))} for region in regions
+def split(
+    gm: fx.GraphModule,
+    regions: Sequence[Region[fx.Node]],
+    make_call: Callable[[int, fx.GraphModule], Callable[..., Any]],
+) -> fx.GraphModule:
+    """Return the graph with each region replaced by one call.
+
+    Args:
+        gm: the graph; it is left as it was.
+        regions: a partition's regions.
+        make_call: from a region's index and its own graph, which returns a tuple, to what is called in its place.
+    """
+    copies: dict[fx.Node, fx.Node] = {}
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, copies))
+    outer = fx.GraphModule(gm, graph)
+    members: list[dict[fx.Node, int | None]] = [
+        {copies[member]: None for node in region.nodes for member in (node, *_unpackers(node))}
+        for region in regions
     ]
-    outer = fuse_by_partitions(gm, members, prefix=_PREFIX, always_return_tuple=True)
-    return outer, [f"{_PREFIX}{i}" for i in range(len(regions))]
+    outer = fuse_by_partitions(outer, members, prefix=_PREFIX, always_return_tuple=True)
+    for i in range(len(regions)):
+        (module,) = outer.graph.find_nodes(op="call_module", target=f"{_PREFIX}{i}")
+        native = outer.get_submodule(f"{_PREFIX}{i}")
+        assert isinstance(native, fx.GraphModule)
+        with outer.graph.inserting_before(module):
+            # A function and no module: nn.Module's call costs as much as binding an engine's inputs.
+            call = outer.graph.call_function(make_call(i, native), module.args)
+        module.replace_all_uses_with(call)
+        outer.graph.erase_node(module)
+    outer.delete_all_unused_submodules()
+    outer.recompile()
+    return outer
 
 
 def _unpacks(node: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from trt_backend.runtime.fallback import contain
 from trt_backend_torch.fx import is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, split
 from trt_backend_torch.lowering import unsupported
-from trt_backend_torch.region import RegionModule, lower_region
+from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
 
 
 class InferenceGraph:
@@ -68,35 +68,31 @@ class InferenceGraph:
         self._record.native = [replace(reason, op=op_name(node), source=source_line(node)) for node in calls]
 
     def _split(self) -> fx.GraphModule:
-        """Partition the graph and put a `RegionModule` in the place of each region."""
+        """Partition the graph and put a `RegionCall` in the place of each region."""
         places = self._graph.graph.find_nodes(op="placeholder")
         weights = frozenset(place.name for i, place in enumerate(places) if i in self._weights)
         parts = partition_only(self._graph, self._provider, self._options, self._record)
-        outer, names = split(self._graph, parts.regions)
-        for name, record in zip(names, self._record.regions, strict=True):
-            native = outer.get_submodule(name)
-            assert isinstance(native, fx.GraphModule)
-            outer.set_submodule(name, self._region(native, record, weights))
-        return outer
+        records = self._record.regions
+        return split(
+            self._graph, parts.regions, lambda i, native: self._region_call(native, records[i], weights)
+        )
 
-    def _region(
+    def _region_call(
         self, native: fx.GraphModule, record: RegionRecord, weights: frozenset[str]
-    ) -> torch.nn.Module:
-        """Return the module that calls a region's engine; the native region where it cannot be lowered."""
+    ) -> Callable[..., Any]:
+        """Return what calls a region's engine; the native region where it cannot be lowered."""
 
         def failed(reason: Reason) -> None:
             record.reason = reason
 
-        lowered = contain(
-            lambda: lower_region(native, record.name, weights),
-            record.name,
-            strict=self._options.strict,
-            failed=failed,
-        )
-        if lowered is None:
-            return native
-        executable = compile_graph(lowered.graph, self._provider, self._options, record)
-        return RegionModule(lowered, executable, native.forward)
+        def lowered() -> LoweredRegion:
+            return lower_region(native, record.name, weights)
+
+        region = contain(lowered, record.name, strict=self._options.strict, failed=failed)
+        if region is None:
+            return native.forward
+        executable = compile_graph(region.graph, self._provider, self._options, record)
+        return RegionCall(region, executable, native.forward).call
 
 
 def partition_only(

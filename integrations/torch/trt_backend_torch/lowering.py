@@ -78,14 +78,19 @@ def _check_tensors(node: fx.Node, device: str) -> None:
     """Refuse what no rule could make right, whatever the op."""
     if is_random(node):
         raise UnsupportedError("its numbers must come from the framework's generator", ReasonKind.RANDOM)
-    for place in (*node.all_input_nodes, node):
-        for tensor in tensors_of(place):
-            if tensor is None:
-                continue
-            if tensor.device.type != device:
-                raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
-            if 0 in tensor_type(tensor).shape:
-                raise UnsupportedError(f"{tensor_type(tensor)} has no elements", ReasonKind.EMPTY)
+    given = [tensor for source in node.all_input_nodes for tensor in tensors_of(source) if tensor is not None]
+    for tensor in (*given, *_used_outputs(node)):
+        if tensor.device.type != device:
+            raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
+        if 0 in tensor_type(tensor).shape:
+            raise UnsupportedError(f"{tensor_type(tensor)} has no elements", ReasonKind.EMPTY)
+
+
+def _used_outputs(node: fx.Node) -> list[torch.Tensor]:
+    """Return the promised outputs that somebody takes (batch norm's saved statistics are empty in inference)."""
+    unpacked = isinstance(node.meta.get("val"), (tuple, list))
+    used = {user.args[1] for user in node.users} if unpacked else {0}
+    return [tensor for i, tensor in enumerate(tensors_of(node)) if tensor is not None and i in used]
 
 
 def _probe_input(b: Lowering, node: fx.Node) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LoweredRegion", "RegionModule", "lower_region"]
+__all__ = ["LoweredRegion", "RegionCall", "lower_region"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,11 +98,10 @@ def lower_region(gm: fx.GraphModule, name: str, weights: frozenset[str]) -> Lowe
     return LoweredRegion(graph, tuple(inputs), outputs, _symbol_sources(graph, outputs, places))
 
 
-class RegionModule(torch.nn.Module):
+class RegionCall:
     """Calls a region's engine on torch tensors, or the region's own FX graph."""
 
     def __init__(self, region: LoweredRegion, executable: Executable, native: Callable[..., Any]) -> None:
-        super().__init__()
         self._region = region
         self._executable = executable
         self._native = native
@@ -113,7 +112,7 @@ class RegionModule(torch.nn.Module):
         self._sources = list(region.symbols.items())
         self._signatures: dict[Sizes, _Signature] = {}
 
-    def forward(self, *arguments: Any) -> tuple[Any, ...]:
+    def call(self, *arguments: Any) -> tuple[Any, ...]:
         """Return what the region returns, in memory that nobody else has."""
         return self._executable.call(self._run, self._native, arguments)
 

@@ -11,6 +11,7 @@ __all__ = ["emit_onnx", "support"]
 from typing import TYPE_CHECKING
 
 from trt_backend.emit.onnx import contraction, elementwise, layout, reduction
+from trt_backend.emit.onnx.gemm import Gemm, find_gemms
 from trt_backend.emit.onnx.model import ModelWriter, Tensor, dim_input
 from trt_backend.emit.onnx.rules import RULES
 from trt_backend.errors import InvalidGraphError, Reason, UnsupportedError
@@ -48,22 +49,37 @@ def emit_onnx(graph: Graph) -> onnx.ModelProto:
         name = f"{constant.value.name}.constant"
         tensors[constant.value] = Tensor(name, constant.value.type)
         writer.initializer(name, constant.array)
+    gemms = find_gemms(graph)
     for node in graph.nodes:
-        _emit_node(writer, node, tensors)
+        _check_support(node)
+        writer.scope = node.outputs[0].name
+        if node.outputs[0] in gemms.by_result:
+            tensors[node.outputs[0]] = _emit_gemm(
+                writer, gemms.by_result[node.outputs[0]], node.outputs[0], tensors
+            )
+        elif node.outputs[0] not in gemms.covered:
+            _emit_node(writer, node, tensors)
     for value, output in zip(graph.outputs, outputs, strict=True):
         writer.identity(tensors[value].name, output.name)
     return writer.model(graph.name, inputs, outputs)
 
 
-def _emit_node(writer: ModelWriter, node: Node, tensors: dict[Value, Tensor]) -> None:
-    operands = [tensors[value] for value in node.inputs]
-    reason = support(node.op, tuple(operand.type for operand in operands))
+def _check_support(node: Node) -> None:
+    reason = support(node.op, tuple(value.type for value in node.inputs))
     if reason:
         raise UnsupportedError(
             f"{reason.op}: {reason.detail}{f' [{node.source}]' if node.source else ''}", reason.kind
         )
-    writer.scope = node.outputs[0].name
-    results = RULES[type(node.op)](writer, node.op, *operands)
+
+
+def _emit_gemm(writer: ModelWriter, gemm: Gemm, result: Value, tensors: dict[Value, Tensor]) -> Tensor:
+    operands = [tensors[value].name for value in (gemm.a, gemm.b, gemm.bias) if value]
+    name = writer.node("Gemm", *operands, transA=int(gemm.transpose_a), transB=int(gemm.transpose_b))
+    return Tensor(name, result.type)
+
+
+def _emit_node(writer: ModelWriter, node: Node, tensors: dict[Value, Tensor]) -> None:
+    results = RULES[type(node.op)](writer, node.op, *(tensors[value] for value in node.inputs))
     names = (results,) if isinstance(results, str) else results
     for value, name in zip(node.outputs, names, strict=True):
         tensors[value] = Tensor(name, value.type)

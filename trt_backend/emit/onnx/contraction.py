@@ -59,13 +59,10 @@ def _window_attributes(op: Convolution | Deconvolution, kernel: Tensor) -> dict[
 
 @RULES.rule(MatrixMultiply, FLOATS | {DType.INT32, DType.INT64})
 def _matrix_multiply(m: ModelWriter, op: MatrixMultiply, a: Tensor, b: Tensor) -> str:
-    """Emit Transpose and MatMul.
+    """Emit Transpose and MatMul, of which ONNX Runtime makes one FusedMatMul; floats of rank 2 are Gemms already.
 
-    ONNX Runtime makes one Gemm of them and the bias that follows in rank 2, and one FusedMatMul otherwise; a Gemm
-    emitted as such would not take the bias. In float64, ONNX Runtime 1.23 makes a FusedMatMul that it cannot run.
+    In float64, ONNX Runtime 1.23 makes one, too, but cannot run it.
     """
-    if a.dtype is DType.FLOAT64 and a.type.rank == 2:
-        return m.node("Gemm", a.name, b.name, transA=int(op.transpose_a), transB=int(op.transpose_b))
     if a.dtype is DType.FLOAT64:
         left, right = "ki" if op.transpose_a else "ik", "jk" if op.transpose_b else "kj"
         return m.node("Einsum", a.name, b.name, equation=f"...{left},...{right}->...ij")

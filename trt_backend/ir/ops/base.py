@@ -7,7 +7,7 @@ __all__ = ["Op", "Types", "broadcast", "normalized_axis", "require", "same_dtype
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from trt_backend.errors import InvalidGraphError
 from trt_backend.ir.dims import Dim, DimLike
@@ -34,7 +34,7 @@ class Op(ABC):
     def dims(self) -> Iterator[DimLike]:
         """Yield the symbolic dimensions among the attributes."""
         for value in self.attributes().values():
-            items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+            items = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,)
             yield from (item for item in items if isinstance(item, Dim))
 
 

@@ -58,19 +58,20 @@ def _top_k(op: TopK, x: Array) -> tuple[Array, Array]:
     else:
         backwards: Array = np.argsort(np.flip(x, op.axis), axis=op.axis, kind="stable")
         order = x.shape[op.axis] - 1 - np.flip(backwards, op.axis)
-    indices: Array = np.take(order, np.arange(op.k), axis=op.axis)  # pyright: ignore[reportUnknownArgumentType]
+    indices: Array = np.take(order, np.arange(op.k), axis=op.axis)
     return np.take_along_axis(x, indices, op.axis), indices
 
 
 def _cumulative_sum(op: CumulativeSum, x: Array) -> Array:
     if op.reverse:
         return np.flip(_cumulative_sum(CumulativeSum(op.axis, op.exclusive), np.flip(x, op.axis)), op.axis)
-    total = np.cumsum(x, axis=op.axis, dtype=x.dtype)
+    total: Array = np.cumsum(x, axis=op.axis, dtype=x.dtype)
     if not op.exclusive:
         return total
-    first = [1 if i == op.axis else size for i, size in enumerate(x.shape)]
-    shifted: Array = np.concatenate([np.zeros(first, x.dtype), total], axis=op.axis)
-    return np.take(shifted, np.arange(x.shape[op.axis]), axis=op.axis)
+    along = [slice(None)] * op.axis
+    shifted = np.zeros_like(x)
+    shifted[(*along, slice(1, None))] = total[(*along, slice(-1))]
+    return shifted
 
 
 def _pooling(op: Pooling, x: Array) -> Array:

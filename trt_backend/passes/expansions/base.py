@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Expansion", "binary", "filled", "per_axis", "reshape", "select", "unary"]
+__all__ = ["Expansion", "binary", "deviation", "filled", "per_axis", "reshape", "select", "unary"]
 
 from collections.abc import Callable
 
@@ -51,6 +51,13 @@ def select(b: Builder, condition: Value, x: Value | float, y: Value | float) -> 
         side if isinstance(side, Value) else filled(b, side, like.type.rank, like.dtype) for side in (x, y)
     )
     return b.add(Select(), condition, *branches)
+
+
+def deviation(b: Builder, variance: Value, epsilon: float) -> Value:
+    """Return `sqrt(variance + epsilon)`, where no epsilon vanishes: float16 would make 0 of 1e-12, and NaN of a row."""
+    if variance.dtype is DType.FLOAT16 and epsilon > 0:
+        epsilon = max(epsilon, float(np.finfo(np.float16).smallest_subnormal))
+    return unary(b, UnaryKind.SQRT, binary(b, ElementwiseKind.SUM, variance, epsilon))
 
 
 def reshape(b: Builder, x: Value, *shape: DimLike) -> Value:

@@ -23,7 +23,7 @@ from trt_backend.ir.ops.elementwise import (
     UnaryKind,
 )
 from trt_backend.ir.types import DType
-from trt_backend.passes.expansions.base import Expansion, binary, per_axis, select, unary
+from trt_backend.passes.expansions.base import Expansion, binary, deviation, per_axis, select, unary
 
 _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseKind.PROD, ElementwiseKind.DIV
 _MAX, _MIN = ElementwiseKind.MAX, ElementwiseKind.MIN
@@ -34,9 +34,8 @@ def batch_norm(
     b: Builder, op: BatchNorm, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
 ) -> Value:
     """Subtract the mean before scaling: folding it into the bias cancels where the mean is large."""
-    deviation = unary(b, UnaryKind.SQRT, binary(b, _SUM, variance, op.epsilon))
     rank = x.type.rank
-    factor = per_axis(b, binary(b, _DIV, scale, deviation), 1, rank)
+    factor = per_axis(b, binary(b, _DIV, scale, deviation(b, variance, op.epsilon)), 1, rank)
     centered = binary(b, _SUB, x, per_axis(b, mean, 1, rank))
     return binary(b, _SUM, binary(b, _PROD, centered, factor), per_axis(b, bias, 1, rank))
 
@@ -143,7 +142,9 @@ def _zero_like(b: Builder, x: Value) -> Value:
 
 
 _UNARY: dict[UnaryKind, Callable[[Builder, Value], Value]] = {
-    UnaryKind.ABS: lambda b, x: x if x.dtype is DType.UINT8 else binary(b, _MAX, x, unary(b, UnaryKind.NEG, x)),
+    UnaryKind.ABS: lambda b, x: (
+        x if x.dtype is DType.UINT8 else binary(b, _MAX, x, unary(b, UnaryKind.NEG, x))
+    ),
     UnaryKind.ISINF: lambda b, x: binary(b, _EQUAL, unary(b, UnaryKind.ABS, x), math.inf),
     UnaryKind.ISNAN: lambda b, x: unary(b, UnaryKind.NOT, binary(b, _EQUAL, x, x)),
     UnaryKind.NEG: lambda b, x: binary(b, _PROD, x, -1),

@@ -9,10 +9,10 @@ import dataclasses
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.base import Op
-from trt_backend.ir.ops.elementwise import ElementwiseKind, UnaryKind
+from trt_backend.ir.ops.elementwise import ElementwiseKind
 from trt_backend.ir.ops.layout import Pad, PadMode, Slice
 from trt_backend.ir.ops.reduction import CumulativeSum, Normalization, Pooling, Reduce, ReduceKind
-from trt_backend.passes.expansions.base import Expansion, binary, reshape, unary
+from trt_backend.passes.expansions.base import Expansion, binary, deviation, reshape
 
 
 def normalization(b: Builder, op: Normalization, x: Value, *affine: Value) -> Value:
@@ -20,8 +20,7 @@ def normalization(b: Builder, op: Normalization, x: Value, *affine: Value) -> Va
     average = Reduce(ReduceKind.AVG, tuple(range(op.axis, x.type.rank)), keep_dims=True)
     centered = binary(b, ElementwiseKind.SUB, x, b.add(average, x))
     variance = b.add(average, binary(b, ElementwiseKind.PROD, centered, centered))
-    deviation = unary(b, UnaryKind.SQRT, binary(b, ElementwiseKind.SUM, variance, op.epsilon))
-    y = binary(b, ElementwiseKind.DIV, centered, deviation)
+    y = binary(b, ElementwiseKind.DIV, centered, deviation(b, variance, op.epsilon))
     for kind, vector in zip((ElementwiseKind.PROD, ElementwiseKind.SUM), affine, strict=False):
         y = binary(b, kind, y, reshape(b, vector, *(1,) * op.axis, *vector.shape))
     return y

@@ -17,7 +17,7 @@ from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Value
 from trt_backend.ir.types import DType
 
-Argument: TypeAlias = Value | Dim | DType | int | float | bool | str | None | Sequence[Any]
+Argument: TypeAlias = Value | Dim | DType | int | float | bool | str | Sequence[Any] | None
 """What a rule gets for an argument: tensors are values, symbolic integers dims, dtypes IR dtypes."""
 
 LoweringRule = Callable[..., Any]
