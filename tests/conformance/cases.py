@@ -419,7 +419,7 @@ def layout_cases() -> Iterator[Case]:
     yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ASYMMETRIC, (16,)), x(1, 1, 14))
     yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.HALF_PIXEL, (37,)), x(1, 1, 6))
     yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (31,)), x(1, 1, 36))
-    yield case(Extent(S * T + 3))
+    yield case(Extent(S * T + 3))  # type: ignore[arg-type]
 
 
 CASES = [*elementwise_cases(), *contraction_cases(), *reduction_cases(), *layout_cases()]

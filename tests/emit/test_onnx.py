@@ -17,7 +17,7 @@ from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, DimLike, Symbol, dim_max, dim_min
 from trt_backend.ir.dims import evaluate as evaluate_dim
 from trt_backend.ir.graph import Graph, Value
-from trt_backend.ir.ops.contraction import Convolution, MatrixMultiply
+from trt_backend.ir.ops.contraction import Attention, Convolution, MatrixMultiply
 from trt_backend.ir.ops.elementwise import (
     Activation,
     ActivationKind,
@@ -89,7 +89,7 @@ def test_a_graph_without_nodes_or_inputs() -> None:
     x = builder.input("x", f32(2))
     assert_same(run_graph(builder.build([x]), [array(2)]), [array(2)])
     alone = Builder()
-    graph = alone.build([alone.add(Extent(S + T))])
+    graph = alone.build([alone.add(Extent(S + T))])  # type: ignore[arg-type]
     assert run_graph(graph, [], {"s": 2, "t": 3})[0] == 5
 
 
@@ -242,6 +242,18 @@ def test_a_convolution_takes_its_bias(tmp_path: Path) -> None:
     y = builder.add(Convolution((1, 1), (1, 1), (1, 1), (1, 1)), x, w, b)
     graph = builder.build([builder.add(Activation(ActivationKind.RELU), y)])
     assert optimized_ops(graph, tmp_path) in (["FusedConv"], ["Conv", "Relu"])
+
+
+@pytest.mark.parametrize("hides_all", [False, True])
+def test_a_constant_mask_is_repaired_only_where_it_must_be(hides_all: bool) -> None:
+    builder = Builder()
+    q, k, v = (builder.input(name, f32(2, 3, 4, 8)) for name in "qkv")
+    mask = np.where(np.tril(np.ones((1, 1, 4, 4))) > 0, 0, -np.inf).astype(np.float32)
+    mask[..., 0, 0] = -np.inf if hides_all else 0
+    graph = builder.build([builder.add(Attention(0.5), q, k, v, builder.constant(mask))])
+    assert ("Where" in {node.op_type for node in emit_onnx(graph).graph.node}) is hides_all
+    arrays = [array(2, 3, 4, 8)] * 3
+    assert_same(run_graph(graph, arrays), evaluate(graph, arrays), 4)
 
 
 UNARY = st.sampled_from([UnaryKind.NEG, UnaryKind.ABS, UnaryKind.EXP, UnaryKind.SIN, UnaryKind.FLOOR])

@@ -151,7 +151,7 @@ def test_nearest_resize_rounds_as_said() -> None:
 
 
 def test_symbols() -> None:
-    assert evaluate_op(Extent(S * 3 + T), [], {"s": 2, "t": 5})[0] == 11
+    assert evaluate_op(Extent(S * 3 + T), [], {"s": 2, "t": 5})[0] == 11  # type: ignore[arg-type]
     assert evaluate_op(Range(S, T, -1, DType.INT32), [], {"s": 3, "t": 5})[0].tolist() == [5, 4, 3]
     (got,) = evaluate_op(Slice((S - 1,), (S,), (-1,)), [np.arange(4)], {"s": 4})
     assert got.tolist() == [3, 2, 1, 0]

@@ -25,7 +25,7 @@ from trt_backend.ir.types import DType
 
 Emit = TypeVar("Emit", bound=Callable[..., Any])
 DTypes = frozenset[DType]
-Declared: TypeAlias = DTypes | Mapping[Enum, DTypes]
+Declared: TypeAlias = DTypes | Mapping[Any, DTypes]
 """The element types that a rule takes: the same for all kinds of an op, or for each kind."""
 Refuse: TypeAlias = Callable[[Any, Types], "str | None"]
 """A further limit: what is wrong with an op and the types of its operands, or None."""
@@ -74,7 +74,7 @@ class RuleTable(Generic[Emit]):
     def dtypes(self, op: Op) -> DTypes:
         """Return the element types that are declared for `op`, of its kind."""
         declared = self._find(type(op)).dtypes
-        return declared[op.attributes()["kind"]] if isinstance(declared, Mapping) else declared
+        return declared if isinstance(declared, frozenset) else declared[op.attributes()["kind"]]
 
     def support(self, op: Op, types: Types) -> Reason | None:
         """Return why the target cannot run `op` on operands of these types, or None where it can."""
@@ -117,9 +117,9 @@ def working_dtypes(op: Op, types: Types) -> tuple[DType, ...]:
 
 
 def _check_kinds(op: type[Op], dtypes: Declared) -> None:
-    if not isinstance(dtypes, Mapping):
+    if isinstance(dtypes, frozenset):
         return
-    enum = type(next(iter(dtypes)))
-    missing = [kind.value for kind in enum if kind not in dtypes]
+    first: Enum = next(iter(dtypes))
+    missing: list[str] = [kind.value for kind in type(first) if kind not in dtypes]
     if missing:
         raise ValueError(f"the rule for {op.__name__} does not say what {', '.join(missing)} take")

@@ -35,8 +35,15 @@ def is_compute(node: fx.Node) -> bool:
 
 
 def is_random(node: fx.Node) -> bool:
-    """Whether the node draws random numbers."""
-    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+    """Whether the node draws random numbers; a dropout that is switched off does not."""
+    target = node.target
+    if not isinstance(target, OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    declared = target._schema.arguments
+    given = {argument.name: argument.default_value for argument in declared}
+    given |= {argument.name: value for argument, value in zip(declared, node.args, strict=False)}
+    given |= node.kwargs
+    return given.get("dropout_p") != 0 and given.get("train") is not False
 
 
 def op_name(node: fx.Node) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import fx
+from torch._ops import OpOverload
 from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
 
 from trt_backend.partition import Region
-from trt_backend_torch.fx import is_random
+from trt_backend_torch.fx import is_random, is_size
 
 _PREFIX = "region_"
 
@@ -39,7 +40,9 @@ class FxHostGraph:
 
     def is_pure(self, node: fx.Node) -> bool:
         """Whether the node neither draws random numbers nor has a side effect."""
-        return not (is_random(node) or node.is_impure())
+        if isinstance(node.target, OpOverload):
+            return not (is_random(node) or node.target._schema.is_mutable)
+        return is_size(node)
 
 
 def split(

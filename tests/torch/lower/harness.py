@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from trt_backend.debug import Dump
 from trt_backend.engine.base import call_shapes
@@ -31,9 +34,18 @@ _PROVIDER = OnnxRuntimeProvider()
 
 
 def trace(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...], *, dynamic: bool) -> fx.GraphModule:
-    """Trace to aten, with symbolic sizes where `dynamic`."""
+    """Trace to aten; with symbolic sizes where `dynamic`, but those of parameters, which are static as in dynamo."""
+    mode = FakeTensorMode(shape_env=ShapeEnv() if dynamic else None)
+    fakes = [
+        mode.from_tensor(
+            tensor.detach(),
+            static_shapes=not dynamic or isinstance(tensor, torch.nn.Parameter),
+            source=ConstantSource(f"input{i}"),
+        )
+        for i, tensor in enumerate(inputs)
+    ]
     with torch.no_grad():
-        return make_fx(function, tracing_mode="symbolic" if dynamic else "fake")(*inputs)
+        return make_fx(function, tracing_mode="symbolic" if dynamic else "fake")(*fakes)
 
 
 def lower(gm: fx.GraphModule) -> Graph:
@@ -71,7 +83,7 @@ def check(
             reason = unsupported(node, lambda graph: legalize(graph, _PROVIDER.support), "cpu")
             assert reason is None, reason
     graph = lower(gm)
-    arrays = [np.ascontiguousarray(tensor.detach().numpy()) for tensor in inputs]
+    arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
     sizes = _symbol_values(graph, arrays)
     _compare("reference", evaluate(graph, arrays, sizes), expected, rtol, atol)
     _compare("ONNX Runtime", _run_onnx(graph, arrays, sizes), expected, rtol, atol)

@@ -23,6 +23,10 @@ def _randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
+def _weight(*shape: int) -> Tensor:
+    return torch.nn.Parameter(_randn(*shape))
+
+
 def _ints(*shape: int) -> Tensor:
     return torch.randint(-5, 5, shape, generator=torch.Generator().manual_seed(sum(shape)))
 
@@ -35,12 +39,13 @@ def _mask(*shape: int) -> Tensor:
 
 
 def _attend(**options: Any) -> Callable[..., Tensor]:
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        return _flash(q, k, v, attn_mask=mask, **options)[0]
+    def attend(q: Tensor, k: Tensor, v: Tensor, *mask: Tensor) -> Tensor:
+        return _flash(q, k, v, attn_mask=mask[0] if mask else None, **options)[0]
 
     return attend
 
 
+_SCALE = {"scale": 0.3}  # what torch computes of the size of a head is a float, and dynamic here
 _QKV = (_randn(2, 4, 5, 8), _randn(2, 4, 7, 8), _randn(2, 4, 7, 8) + 1)
 
 PRODUCTS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
@@ -71,54 +76,57 @@ PRODUCTS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
 }
 
 CONVOLUTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
-    "1d": (lambda x, w: F.conv1d(x, w, padding=2, dilation=2), (_randn(2, 3, 9), _randn(4, 3, 3))),
+    "1d": (lambda x, w: F.conv1d(x, w, padding=2, dilation=2), (_randn(2, 3, 9), _weight(4, 3, 3))),
     "2d": (
         lambda x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=(1, 0)),
-        (_randn(2, 3, 9, 8), _randn(4, 3, 3, 3), _randn(4)),
+        (_randn(2, 3, 9, 8), _weight(4, 3, 3, 3), _weight(4)),
     ),
     "2d one padding": (
         lambda x, w: _aten.convolution(x, w, None, [2, 2], [1], [1, 1], False, [0], 1),
-        (_randn(2, 3, 9, 8), _randn(4, 3, 3, 3)),
+        (_randn(2, 3, 9, 8), _weight(4, 3, 3, 3)),
     ),
-    "2d depthwise": (lambda x, w: F.conv2d(x, w, groups=4), (_randn(2, 4, 5, 5), _randn(4, 1, 3, 3))),
-    "2d unbatched": (F.conv2d, (_randn(3, 5, 5), _randn(4, 3, 3, 3))),
-    "2d same, even window": (
-        lambda x, w: F.conv2d(x, w, padding="same"),
-        (_randn(2, 3, 6, 6), _randn(4, 3, 2, 2)),
-    ),
-    "3d": (lambda x, w: F.conv3d(x, w, padding=1), (_randn(1, 2, 4, 5, 6), _randn(3, 2, 3, 3, 3))),
+    "2d depthwise": (lambda x, w: F.conv2d(x, w, groups=4), (_randn(2, 4, 5, 5), _weight(4, 1, 3, 3))),
+    "2d unbatched": (F.conv2d, (_randn(3, 5, 5), _weight(4, 3, 3, 3))),
+    "3d": (lambda x, w: F.conv3d(x, w, padding=1), (_randn(1, 2, 4, 5, 6), _weight(3, 2, 3, 3, 3))),
     "transposed 1d": (
         lambda x, w: F.conv_transpose1d(x, w, stride=2, padding=1),
-        (_randn(2, 3, 5), _randn(3, 4, 3)),
+        (_randn(2, 3, 5), _weight(3, 4, 3)),
     ),
     "transposed 2d": (
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1),
-        (_randn(2, 3, 5, 4), _randn(3, 4, 3, 3), _randn(4)),
+        (_randn(2, 3, 5, 4), _weight(3, 4, 3, 3), _weight(4)),
     ),
     "transposed 2d grouped": (
         lambda x, w: F.conv_transpose2d(x, w, stride=3, groups=2, dilation=2),
-        (_randn(2, 4, 5, 4), _randn(4, 3, 2, 2)),
+        (_randn(2, 4, 5, 4), _weight(4, 3, 2, 2)),
     ),
     "transposed 3d": (
         lambda x, w: F.conv_transpose3d(x, w, stride=2),
-        (_randn(1, 2, 3, 3, 3), _randn(2, 3, 2, 2, 2)),
+        (_randn(1, 2, 3, 3, 3), _weight(2, 3, 2, 2, 2)),
     ),
 }
 
 ATTENTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
-    "plain": (_attend(), _QKV),
-    "scale": (_attend(scale=1.0), _QKV),
-    "causal": (_attend(is_causal=True), _QKV),
-    "causal, more queries": (_attend(is_causal=True), (_QKV[1], _QKV[0], _QKV[0] + 1)),
-    "mask 2d": (_attend(), (*_QKV, _mask(5, 7))),
-    "mask 4d": (_attend(), (*_QKV, _mask(2, 1, 5, 7))),
-    "mask finite": (_attend(), (*_QKV, _mask(2, 1, 5, 7).clamp(min=torch.finfo(torch.float32).min))),
+    "plain": (_attend(**_SCALE), _QKV),
+    "causal": (_attend(is_causal=True, **_SCALE), _QKV),
+    "causal, more queries": (_attend(is_causal=True, **_SCALE), (_QKV[1], _QKV[0], _QKV[0] + 1)),
+    "mask 2d": (_attend(**_SCALE), (*_QKV, _mask(5, 7))),
+    "mask 4d": (_attend(**_SCALE), (*_QKV, _mask(2, 1, 5, 7))),
+    "mask finite": (_attend(**_SCALE), (*_QKV, _mask(2, 1, 5, 7).clamp(min=torch.finfo(torch.float32).min))),
     "mask bool": (
-        lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
+        lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m, scale=0.3),
         (*_QKV, _mask(2, 4, 5, 7) == 0),
     ),
+}
+
+STATIC: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "default scale": (_attend(), _QKV),
     "grouped queries": (_attend(), (_QKV[0], _QKV[1][:, :2], _QKV[2][:, :2])),
     "rank 3": (F.scaled_dot_product_attention, tuple(x[0] for x in _QKV)),
+    "2d same, even window": (
+        lambda x, w: F.conv2d(x, w, padding="same"),
+        (_randn(2, 3, 6, 6), _weight(4, 3, 2, 2)),
+    ),
 }
 
 CASES = {**PRODUCTS, **CONVOLUTIONS, **ATTENTIONS}
@@ -129,6 +137,13 @@ CASES = {**PRODUCTS, **CONVOLUTIONS, **ATTENTIONS}
 def test_agrees_with_torch(name: str, dynamic: bool) -> None:
     function, inputs = CASES[name]
     check(function, *inputs, dynamic=dynamic)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", STATIC)
+def test_agrees_with_torch_where_sizes_are_known(name: str) -> None:
+    function, inputs = STATIC[name]
+    check(function, *inputs)
 
 
 @pytest.mark.parametrize("name", ["mm", "addmm row", "2d", "plain"])
@@ -143,7 +158,7 @@ def test_every_rule_has_a_case() -> None:
 
 def test_causal_with_mask() -> None:
     """ONNX Runtime has no kernel for it: the op is written out in others."""
-    check(_attend(is_causal=True), *_QKV, _mask(2, 1, 5, 7))
+    check(_attend(is_causal=True, **_SCALE), *_QKV, _mask(2, 1, 5, 7))
 
 
 def test_bias_of_addmm_is_a_row() -> None:
@@ -163,7 +178,7 @@ def test_attention_is_one_op() -> None:
     ("function", "inputs", "detail"),
     [
         (F.conv1d, (_ints(1, 2, 5), _ints(3, 2, 3)), "floats, not i64"),
-        (_attend(dropout_p=0.5), _QKV, "dropout 0.5 needs random numbers"),
+        (_attend(dropout_p=0.5), _QKV, "generator"),
     ],
 )
 def test_refuses(function: Callable[..., Any], inputs: tuple[Tensor, ...], detail: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["emit_onnx", "support"]
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from trt_backend.emit.onnx import contraction, elementwise, layout, reduction
@@ -86,8 +87,7 @@ def _emit_node(writer: ModelWriter, node: Node, tensors: dict[Value, Tensor]) ->
 
 
 def _check_names(tensors: list[Tensor]) -> None:
-    names = [tensor.name for tensor in tensors]
-    taken = {name for name in names if names.count(name) > 1}
+    taken = [name for name, uses in Counter(tensor.name for tensor in tensors).items() if uses > 1]
     if taken:
         raise InvalidGraphError(
             f"the inputs {', '.join(sorted(taken))} have names that the ONNX model needs; rename them"

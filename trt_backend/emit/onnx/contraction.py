@@ -89,7 +89,8 @@ def _attention(
     if mask is None:
         return m.node("Attention", q.name, k.name, v.name, **attributes)
     shape = (*mask.shape[:2], q.shape[2], k.shape[2])
-    full = mask.name if mask.shape == shape else m.node("Expand", mask.name, m.dims(shape))
+    finite = _above_lowest(m, mask)
+    full = finite if mask.shape == shape else m.node("Expand", finite, m.dims(shape))
     result = m.node("Attention", q.name, k.name, v.name, full, **attributes)
     known = m.known(mask)
     if known is not None and not np.isneginf(known).all(axis=-1).any():
@@ -97,6 +98,18 @@ def _attention(
     visible = m.node("ReduceMax", mask.name, m.constant([3], DType.INT64), keepdims=1)
     hidden = m.node("IsInf", visible, detect_positive=0)
     return m.node("Where", hidden, m.constant(0, q.dtype), result)  # ONNX Runtime 1.23 gives NaN
+
+
+def _above_lowest(m: ModelWriter, mask: Tensor) -> str:
+    """Return the mask with the lowest finite number raised by one step: ONNX Runtime 1.23 takes it for -inf."""
+    lowest = np.finfo(mask.dtype.numpy).min
+    known = m.known(mask)
+    if known is not None and not (known == lowest).any():
+        return mask.name
+    is_lowest = m.node("Equal", mask.name, m.constant(lowest, mask.dtype))
+    return m.node(
+        "Where", is_lowest, m.constant(np.nextafter(lowest, type(lowest)(0)), mask.dtype), mask.name
+    )
 
 
 def _names(*tensors: Tensor | None) -> list[str]:

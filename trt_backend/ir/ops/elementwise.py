@@ -102,7 +102,7 @@ _LOGICAL = frozenset({ElementwiseKind.AND, ElementwiseKind.OR, ElementwiseKind.X
 class Elementwise(Op):
     """IElementWiseLayer: operands of one dtype and rank; dimensions of size 1 broadcast.
 
-    Integer DIV truncates towards zero, FLOOR_DIV rounds down. MAX and MIN propagate NaN.
+    Integer DIV truncates towards zero, FLOOR_DIV rounds down; by zero, the result is any, but no trap. MAX and MIN propagate NaN.
     """
 
     kind: ElementwiseKind

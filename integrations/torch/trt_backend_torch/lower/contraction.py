@@ -115,7 +115,6 @@ def _attention(
     query: Value,
     key: Value,
     value: Value,
-    dropout_p: float,
     is_causal: bool,
     attn_mask: Value | None,
     scale: float | None,
@@ -126,15 +125,14 @@ def _attention(
     hidden gives zeros. Where a head of k and v serves several of q (grouped queries), it is repeated. Boolean masks
     never get here: torch makes them additive.
     """
-    if dropout_p:
-        raise UnsupportedError(f"dropout {dropout_p} needs random numbers")
-    (size,) = b.static("the size of a head", query.shape[3])
-    op = Attention(1 / math.sqrt(size) if scale is None else scale, is_causal)
+    if scale is None:
+        (size,) = b.static("the size of a head", query.shape[3])
+        scale = 1 / math.sqrt(size)
     heads = query.shape[1]
     operands = [query, _repeat_heads(b, key, heads), _repeat_heads(b, value, heads)]
     if attn_mask is not None:
         operands.append(b.with_rank(attn_mask, 4))
-    return b.add(op, *operands), None
+    return b.add(Attention(scale, is_causal), *operands), None
 
 
 def _repeat_heads(b: Lowering, x: Value, heads: DimLike) -> Value:
