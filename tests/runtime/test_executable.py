@@ -130,3 +130,11 @@ def test_an_error_of_the_native_code_is_the_users() -> None:
         region.call(on_engine, failing(ValueError("theirs")), [1])
     assert record.reason is not None
     assert record.reason.kind is ReasonKind.BUILD_FAILED
+
+
+def test_an_engine_survives_arguments_that_native_refuses_too() -> None:
+    region, record = executable(Doubler)
+    with pytest.raises(IndexError):
+        region.call(failing(RunError("out of range")), failing(IndexError("out of range")), [1])
+    assert region.call(on_engine, native, [1]) == ("engine", 2)
+    assert record.reason is None

@@ -17,6 +17,7 @@ import onnxruntime.capi.onnxruntime_pybind11_state  # pyright: ignore
 
 from trt_backend.debug import Dump
 from trt_backend.emit.onnx import emit_onnx, support
+from trt_backend.emit.onnx.model import ONNX_DTYPE
 from trt_backend.engine.base import CallShapes
 from trt_backend.errors import BuildError, Reason, RunError
 from trt_backend.ir.graph import Graph
@@ -78,8 +79,8 @@ class OnnxRuntimeEngine:
 
     def __init__(self, session: Any, graph: Graph) -> None:
         self._session = session
-        self._inputs = [(value.name, value.dtype.numpy.type) for value in graph.inputs]
-        self._outputs = [(f"output.{i}", value.dtype.numpy.type) for i, value in enumerate(graph.outputs)]
+        self._inputs = [(value.name, ONNX_DTYPE[value.dtype]) for value in graph.inputs]
+        self._outputs = [(f"output.{i}", ONNX_DTYPE[value.dtype]) for i, value in enumerate(graph.outputs)]
         self._symbols = [symbol.name for symbol in graph.symbols]
         self._bindings: list[_Binding] = []
 
@@ -112,9 +113,9 @@ class _Binding:
     def bind(
         self,
         shapes: CallShapes,
-        input_specs: Sequence[tuple[str, Any]],
+        input_specs: Sequence[tuple[str, int]],
         inputs: Sequence[int],
-        output_specs: Sequence[tuple[str, Any]],
+        output_specs: Sequence[tuple[str, int]],
         outputs: Sequence[int],
     ) -> None:
         """Point every input and output at its address, and give the symbols their values."""

@@ -37,19 +37,25 @@ class Executable:
     ) -> R:
         """Return `run(engine, arguments)`, or `native(*arguments)` where there is no engine or its run fails.
 
+        An engine is given up only where native succeeds: arguments that native refuses too are the caller's mistake.
+
         Raises:
             BuildError, RunError, or whatever escapes a bug: only where `strict`.
         """
         engine = self._engine or self._first_engine()
+        failures: list[Reason] = []
         if engine is not None:
             result = contain(
-                lambda: run(engine, arguments), self._record.name, strict=self._strict, failed=self._give_up
+                lambda: run(engine, arguments), self._record.name, strict=self._strict, failed=failures.append
             )
             if result is not None:
                 self._record.count_engine_call()
                 return result
+        answer = native(*arguments)
         self._record.count_native_call()
-        return native(*arguments)
+        for reason in failures:
+            self._give_up(reason)
+        return answer
 
     def _first_engine(self) -> Engine | None:
         with self._lock:

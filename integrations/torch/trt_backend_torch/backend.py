@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["explain", "trt"]
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ def explain(
 ) -> Report:
     """Return what `backend="trt"` would run where and why, without building an engine.
 
-    Runs the model once, natively, without gradients.
+    Runs a copy of the model once, natively, without gradients, on copies of its arguments: what a call changes stays
+    as it is.
 
     Args:
         model: a module or function.
@@ -80,6 +82,7 @@ def explain(
         partition_only(graph, provider, settings, record())
         return make_boxed_func(graph.forward)
 
+    model, args, kwargs = copy.deepcopy((model, args, kwargs))
     with torch.no_grad():
         torch.compile(model, backend=_autograd(compile_inference, record))(*args, **kwargs)
     return Report(tuple(records))

@@ -21,6 +21,7 @@ from trt_backend.partition import Partition, partition
 from trt_backend.passes.legalize import legalize
 from trt_backend.report import GraphRecord, RegionRecord
 from trt_backend.runtime.fallback import contain
+from trt_backend_torch.aliases import mark_shared_views
 from trt_backend_torch.fx import is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, split
 from trt_backend_torch.lowering import unsupported
@@ -99,6 +100,7 @@ def partition_only(
     graph: fx.GraphModule, provider: EngineProvider, options: CompileOptions, record: GraphRecord
 ) -> Partition[fx.Node]:
     """Partition an inference graph and note in `record` what would run where, and why."""
+    mark_shared_views(graph)
 
     def guard(node: fx.Node) -> Reason | None:
         failures: list[Reason] = []

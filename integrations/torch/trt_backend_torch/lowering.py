@@ -16,11 +16,15 @@ from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, Unsupporte
 from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.types import TensorType
+from trt_backend_torch.aliases import SHARED
 from trt_backend_torch.decompositions import decompose
 from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
 from trt_backend_torch.lower import RULES
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.types import DTYPES, dim_of, tensor_type
+
+_CAT = torch.ops.aten.cat.default
+"""It leaves out what has the shape [0]: an empty key-value cache starts as that."""
 
 Environment = dict[fx.Node, Any]
 """What each FX node is in the IR: a value, a dim, or a tuple of values."""
@@ -76,14 +80,18 @@ def unsupported(node: fx.Node, legal: Callable[[Graph], object], device: str) ->
 
 def _check_tensors(node: fx.Node, device: str) -> None:
     """Refuse what no rule could make right, whatever the op."""
+    if SHARED in node.meta:
+        raise UnsupportedError("its result shares memory with another one")
     if is_random(node):
         raise UnsupportedError("its numbers must come from the framework's generator", ReasonKind.RANDOM)
-    given = [tensor for source in node.all_input_nodes for tensor in tensors_of(source) if tensor is not None]
-    for tensor in (*given, *_used_outputs(node)):
-        if tensor.device.type != device:
-            raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
-        if 0 in tensor_type(tensor).shape:
-            raise UnsupportedError(f"{tensor_type(tensor)} has no elements", ReasonKind.EMPTY)
+    skipped = (0,) if node.target is _CAT else None
+    for place in (*node.all_input_nodes, node):
+        for tensor in _used_outputs(place):
+            if tensor.device.type != device:
+                raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
+            type = tensor_type(tensor)
+            if 0 in type.shape and (type.shape != skipped or place is node):
+                raise UnsupportedError(f"{type} has no elements", ReasonKind.EMPTY)
 
 
 def _used_outputs(node: fx.Node) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from trt_backend.errors import ReasonKind, UnsupportedError
+from trt_backend.errors import InvalidGraphError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike, Symbol, parse_dim
 from trt_backend.ir.types import DType, TensorType
 
@@ -32,7 +32,7 @@ def dim_of(size: int | torch.SymInt) -> DimLike:
     """Return an integer or a symbolic integer as a dimension with the ranges that dynamo knows.
 
     Raises:
-        UnsupportedError: the size depends on data (an unbacked symbol).
+        UnsupportedError: the size depends on data (an unbacked symbol), or is no expression of integers.
     """
     if isinstance(size, int):
         return size
@@ -47,7 +47,10 @@ def dim_of(size: int | torch.SymInt) -> DimLike:
         lower, upper = int(ranges[symbol].lower), ranges[symbol].upper
         bounded = upper.is_number and upper.is_finite and upper < _UNBOUNDED
         symbols[symbol.name] = Symbol(symbol.name, lower, int(upper) if bounded else None)
-    return parse_dim(str(expression), symbols)
+    try:
+        return parse_dim(str(expression), symbols)
+    except InvalidGraphError as error:
+        raise UnsupportedError(f"the size {expression} is computed in floats") from error
 
 
 def tensor_type(tensor: torch.Tensor) -> TensorType:

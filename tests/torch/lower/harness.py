@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "lower", "overloads", "refusal"]
+__all__ = ["check", "lower", "overloads", "refusal", "trace"]
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +14,7 @@ from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trt_backend.debug import Dump
 from trt_backend.engine.base import call_shapes
@@ -45,7 +46,9 @@ def trace(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...], *, dyn
         for i, tensor in enumerate(inputs)
     ]
     with torch.no_grad():
-        return make_fx(function, tracing_mode="symbolic" if dynamic else "fake")(*fakes)
+        gm = make_fx(function, tracing_mode="symbolic" if dynamic else "fake")(*fakes)
+    gm.graph.eliminate_dead_code()  # as AOTAutograd does
+    return gm
 
 
 def lower(gm: fx.GraphModule) -> Graph:
@@ -104,9 +107,23 @@ def refusal(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool =
 
 
 def overloads(cases: Iterable[tuple[Callable[..., Any], tuple[torch.Tensor, ...]]]) -> set[Any]:
-    """Return every aten overload that the cases `(function, inputs)` trace to."""
-    graphs = (trace(function, inputs, dynamic=False).graph for function, inputs in cases)
-    return {node.target for graph in graphs for node in graph.nodes if node.op == "call_function"}
+    """Return every aten overload that running the cases `(function, inputs)` calls."""
+    with torch.no_grad(), _Calls() as calls:
+        for function, inputs in cases:
+            function(*inputs)
+    return calls.seen
+
+
+class _Calls(TorchDispatchMode):
+    """Notes the overloads that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[Any] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(func)
+        return func(*args, **(kwargs or {}))
 
 
 def _symbol_values(graph: Graph, arrays: list[np.ndarray[Any, Any]]) -> dict[str, int]:

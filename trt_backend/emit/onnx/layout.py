@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+import numpy as np
+
 from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
 from trt_backend.emit.onnx.rules import ALL, RULES, SINGLE, WIDE_INTEGERS
 from trt_backend.ir.dims import Dim, DimLike
@@ -112,12 +114,21 @@ def _concatenation(m: ModelWriter, op: Concatenation, *operands: Tensor) -> str:
 
 @RULES.rule(Gather, ALL)
 def _gather(m: ModelWriter, op: Gather, x: Tensor, indices: Tensor) -> str:
-    return m.node("Gather", x.name, indices.name, axis=op.axis)
+    return m.node("Gather", x.name, _not_negative(m, indices), axis=op.axis)
+
+
+def _not_negative(m: ModelWriter, indices: Tensor) -> str:
+    """Return the indices so that a negative one fails: ONNX counts it from the end, the IR has none such."""
+    known = m.known(indices)
+    if known is not None and (known >= 0).all():
+        return indices.name
+    highest = m.constant(np.iinfo(indices.dtype.numpy).max, indices.dtype)
+    return m.node("Where", m.node("Less", indices.name, m.constant(0, indices.dtype)), highest, indices.name)
 
 
 @RULES.rule(GatherElements, ALL)
 def _gather_elements(m: ModelWriter, op: GatherElements, x: Tensor, indices: Tensor) -> str:
-    return m.node("GatherElements", x.name, indices.name, axis=op.axis)
+    return m.node("GatherElements", x.name, _not_negative(m, indices), axis=op.axis)
 
 
 @RULES.rule(GatherND, ALL)

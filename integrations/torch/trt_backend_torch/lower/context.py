@@ -137,8 +137,8 @@ class Lowering(Builder):
         return axis % max(rank, 1)
 
     def axes(self, axes: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-        """Return sorted axes in [0, rank); None and none at all mean every axis."""
-        if axes is None or (not isinstance(axes, int) and not axes):
+        """Return sorted axes in [0, rank); None and none at all mean every axis; a scalar has none."""
+        if not rank or axes is None or (not isinstance(axes, int) and not axes):
             return tuple(range(rank))
         given = (axes,) if isinstance(axes, int) else axes
         return tuple(sorted({self.axis(axis, rank) for axis in given}))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from trt_backend.errors import UnsupportedError
+from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
@@ -31,13 +31,13 @@ _aten = torch.ops.aten
 @RULES.rule(_aten.mm.default, _aten.bmm.default)
 def _matrix_multiply(b: Lowering, x: Value, mat2: Value) -> Value:
     """Multiply two matrices, or two batches of as many."""
-    return b.add(MatrixMultiply(), x, mat2)
+    return _product(b, x, mat2)
 
 
 @RULES.rule(_aten.mv.default)
 def _matrix_vector(b: Lowering, x: Value, vec: Value) -> Value:
     """Multiply by a column, which is then dropped."""
-    return b.reshape(b.add(MatrixMultiply(), x, b.reshape(vec, (*vec.shape, 1))), b.result.shape)
+    return b.reshape(_product(b, x, b.reshape(vec, (*vec.shape, 1))), b.result.shape)
 
 
 @RULES.rule(_aten.addmm.default)
@@ -45,7 +45,7 @@ def _matrix_multiply_add(
     b: Lowering, x: Value, mat1: Value, mat2: Value, beta: Number, alpha: Number
 ) -> Value:
     """`beta * x + alpha * (mat1 @ mat2)`: engines fuse a product and the sum with a row into one kernel."""
-    return _plus(b, b.add(MatrixMultiply(), mat1, mat2), x, beta, alpha)
+    return _plus(b, _product(b, mat1, mat2), x, beta, alpha)
 
 
 @RULES.rule(_aten.baddbmm.default)
@@ -53,7 +53,14 @@ def _batch_multiply_add(
     b: Lowering, x: Value, batch1: Value, batch2: Value, beta: Number, alpha: Number
 ) -> Value:
     """`beta * x + alpha * (batch1 @ batch2)`."""
-    return _plus(b, b.add(MatrixMultiply(), batch1, batch2), x, beta, alpha)
+    return _plus(b, _product(b, batch1, batch2), x, beta, alpha)
+
+
+def _product(b: Lowering, x: Value, y: Value) -> Value:
+    """Multiply; torch refuses operands of two dtypes only when it runs."""
+    if x.dtype is not y.dtype:
+        raise UnsupportedError(f"{x.dtype.value} times {y.dtype.value}", ReasonKind.DTYPE)
+    return b.add(MatrixMultiply(), x, y)
 
 
 def _plus(b: Lowering, product: Value, x: Value, beta: Number, alpha: Number) -> Value:

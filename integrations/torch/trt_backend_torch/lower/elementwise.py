@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
 import torch
 
 from trt_backend.errors import ReasonKind, UnsupportedError
@@ -34,6 +33,8 @@ _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseK
 _MAX, _MIN, _POW = ElementwiseKind.MAX, ElementwiseKind.MIN, ElementwiseKind.POW
 _EQUAL, _GREATER, _LESS = ElementwiseKind.EQUAL, ElementwiseKind.GREATER, ElementwiseKind.LESS
 _AND, _OR, _XOR = ElementwiseKind.AND, ElementwiseKind.OR, ElementwiseKind.XOR
+
+_HUGE = 1e300
 
 _OF_BOOLS = {_SUM: _OR, _PROD: _AND, _MAX: _OR, _MIN: _AND}
 
@@ -105,14 +106,15 @@ def _div(b: Lowering, x: Operand, other: Operand, rounding_mode: RoundingMode = 
 
 @RULES.rule(_aten.floor_divide.default, _aten.floor_divide.Scalar)
 def _floor_divide(b: Lowering, x: Operand, other: Operand) -> Value:
-    """`x // other`: for floats `(x - x % other) / other`, which is NaN where x is infinite."""
+    """`x // other`: for floats `(x - x % other) / other`, which is NaN where x is infinite, or `x / 0`."""
     dtype = b.result.dtype
     if not dtype.is_float:
         return b.elementwise(ElementwiseKind.FLOOR_DIV, x, other, dtype)
-    exact, divisor = DType.FLOAT64, _finite_divisor(other, dtype)
-    x = b.value(x, dtype)
-    whole = b.elementwise(_SUB, x, _float_remainder(b, x, divisor, UnaryKind.FLOOR), exact)
-    return b.cast(b.unary(UnaryKind.ROUND, b.elementwise(_DIV, whole, divisor, exact)), dtype)
+    wide, dividend, divisor = DType.FLOAT64, _exact(b, x), _exact_divisor(b, other)
+    whole = b.elementwise(_SUB, dividend, _float_remainder(b, dividend, divisor, UnaryKind.FLOOR), wide)
+    quotient = b.unary(UnaryKind.ROUND, b.elementwise(_DIV, whole, divisor, wide))
+    by_zero = b.elementwise(_DIV, dividend, divisor, wide)
+    return b.cast(b.select(_compare(_EQUAL, b, divisor, 0), by_zero, quotient, wide), dtype)
 
 
 @RULES.rule(_aten.remainder.Tensor, _aten.remainder.Scalar, _aten.remainder.Scalar_Tensor)
@@ -132,29 +134,28 @@ def _rest(
 ) -> Value:
     dtype = b.result.dtype
     if dtype.is_float:
-        return b.cast(_float_remainder(b, b.value(x, dtype), _finite_divisor(other, dtype), rounding), dtype)
+        return b.cast(_float_remainder(b, _exact(b, x), _exact_divisor(b, other), rounding), dtype)
     quotient = b.elementwise(division, x, other, dtype)
     return b.elementwise(_SUB, x, b.elementwise(_PROD, quotient, other, dtype), dtype)
 
 
-def _float_remainder(b: Lowering, x: Value, divisor: Number, rounding: UnaryKind | None) -> Value:
-    """Return x minus a whole multiple of the divisor in float64 (EXACT); without `rounding`, towards zero."""
-    exact = DType.FLOAT64
-    quotient = b.elementwise(_DIV, x, divisor, exact)
+def _float_remainder(b: Lowering, x: Value, divisor: Value, rounding: UnaryKind | None) -> Value:
+    """Return x minus a whole multiple of the divisor, both exact; without `rounding`, towards zero."""
+    quotient = b.elementwise(_DIV, x, divisor, DType.FLOAT64)
     whole = _truncated(b, quotient) if rounding is None else b.unary(rounding, quotient)
-    return b.elementwise(_SUB, x, b.elementwise(_PROD, whole, divisor, exact), exact)
+    return b.elementwise(_SUB, x, b.elementwise(_PROD, whole, divisor, DType.FLOAT64), DType.FLOAT64)
 
 
-def _finite_divisor(other: Operand, dtype: DType) -> Number:
-    """Return a divisor, as `dtype` holds it, for which rule EXACT holds."""
-    if dtype is DType.FLOAT64:
+def _exact(b: Lowering, x: Operand) -> Value:
+    """Return x, rounded to the promised dtype, in float64 (EXACT)."""
+    if b.result.dtype is DType.FLOAT64:
         raise UnsupportedError("no engine op gives the exact remainder of float64", ReasonKind.DTYPE)
-    if isinstance(other, (Value, Dim)):
-        raise UnsupportedError("the divisor of a rounded division of floats is no constant")
-    held = float(np.asarray(other).astype(dtype.numpy))
-    if held == 0 or not math.isfinite(held):
-        raise UnsupportedError(f"a rounded division by {other}")
-    return held
+    return b.cast(b.value(x, b.result.dtype), DType.FLOAT64)
+
+
+def _exact_divisor(b: Lowering, x: Operand) -> Value:
+    """Return x exact, and for infinity what is larger than any float32: 0 times infinity would be NaN."""
+    return b.activation(ActivationKind.CLIP, _exact(b, x), -_HUGE, _HUGE)
 
 
 def _times(b: Lowering, x: Operand, factor: Number) -> Operand:
@@ -175,16 +176,24 @@ def _truncated(b: Lowering, x: Value) -> Value:
 def _pow_scalar(b: Lowering, x: Value, exponent: Operand) -> Value:
     """A power with a known exponent; the ones that torch computes without `pow` have rules of their own."""
     dtype = b.result.dtype
+    if dtype.is_integer and isinstance(exponent, int):
+        return _integer_power(b, b.value(x, dtype), exponent)
     shortcut = None if isinstance(exponent, Dim) else _POWERS.get(exponent)
-    if shortcut is None or (dtype is DType.BOOL) or (not dtype.is_float and exponent not in (1, 2, 3)):
-        return _arithmetic(_POW, b, x, exponent)
-    return shortcut(b, b.value(x, dtype))
+    return shortcut(b, b.value(x, dtype)) if shortcut else _arithmetic(_POW, b, x, exponent)
 
 
 @RULES.rule(_aten.pow.Tensor_Tensor, _aten.pow.Scalar)
 def _pow(b: Lowering, x: Operand, exponent: Operand) -> Value:
     """A power with an exponent that only the call knows."""
     return _arithmetic(_POW, b, x, exponent)
+
+
+def _integer_power(b: Lowering, x: Value, exponent: int) -> Value:
+    """Return a power by repeated squaring, which wraps as torch's does; torch itself refuses negative exponents."""
+    if exponent < 2:
+        return x if exponent else b.expand(b.full((), 1, x.dtype), x.shape)
+    root = _squared(b, _integer_power(b, x, exponent // 2))
+    return b.elementwise(_PROD, root, x, x.dtype) if exponent % 2 else root
 
 
 def _squared(b: Lowering, x: Value) -> Value:
@@ -320,10 +329,14 @@ def _number_unary(kind: UnaryKind, b: Lowering, x: Value) -> Value:
     return x if x.dtype is DType.BOOL else b.unary(kind, x)
 
 
-RULES.rules(
-    _number_unary,
-    {_aten.abs.default: UnaryKind.ABS, _aten.neg.default: UnaryKind.NEG, _aten.sign.default: UnaryKind.SIGN},
-)
+RULES.rules(_number_unary, {_aten.abs.default: UnaryKind.ABS, _aten.neg.default: UnaryKind.NEG})
+
+
+@RULES.rule(_aten.sign.default)
+def _sign(b: Lowering, x: Value) -> Value:
+    """-1, 0 or 1; in torch the sign of NaN is 0."""
+    sign = _number_unary(UnaryKind.SIGN, b, x)
+    return b.select(b.unary(UnaryKind.ISNAN, x), 0, sign, x.dtype) if x.dtype.is_float else sign
 
 
 def _rounding(kind: UnaryKind, b: Lowering, x: Value) -> Value:
@@ -596,7 +609,6 @@ def _convert_element_type(b: Lowering, a: Value, dtype: DType) -> Value:
     _aten.alias.default,
     _aten.clone.default,
     _aten.detach.default,
-    _aten.lift_fresh.default,
     _aten.lift_fresh_copy.default,
 )
 def _same(b: Lowering, x: Value) -> Value:

@@ -60,7 +60,6 @@ Indices = Sequence[Value | None]
 
 @RULES.rule(
     _aten.view.default,
-    _aten.reshape.default,
     _aten._unsafe_view.default,
     _aten._reshape_alias.default,
     _aten.squeeze.default,
@@ -69,7 +68,7 @@ Indices = Sequence[Value | None]
     _aten.unsqueeze.default,
 )
 def _reshape(
-    b: Lowering, x: Value, size: Dims = (), shape: Dims = (), stride: Dims = (), dim: int | Sequence[int] = 0
+    b: Lowering, x: Value, size: Dims = (), stride: Dims = (), dim: int | Sequence[int] = 0
 ) -> Value:
     """The same elements in the promised shape (PROMISED)."""
     return b.reshape(x, b.result.shape)
@@ -121,8 +120,10 @@ def _unfold(b: Lowering, x: Value, dimension: int, size: int, step: int) -> Valu
     """Windows of one dimension, as the last one."""
     x = b.with_rank(x, 1)
     axis = b.axis(dimension, x.type.rank)
-    (count,) = b.static("the number of windows", b.result.shape[axis] if b.result.rank > 1 else 1)
-    windows = b.add(Gather(axis), x, b.constant(np.arange(count)[:, None] * step + np.arange(size)))
+    count = (x.shape[axis] - size) // step + 1
+    first = b.reshape(b.add(Range(count, 0, step, DType.INT64)), (count, 1))
+    positions = b.elementwise(ElementwiseKind.SUM, first, b.constant(np.arange(size)[None]), DType.INT64)
+    windows = b.add(Gather(axis), x, positions)
     order = [i for i in range(windows.type.rank) if i != axis + 1]
     return b.reshape(b.transpose(windows, [*order, axis + 1]), b.result.shape)
 
@@ -471,9 +472,11 @@ def _integer_indices(b: Lowering, x: Value, indices: Indices) -> tuple[list[int]
 
 
 def _mask_of(indices: Indices) -> tuple[int, Value] | None:
-    """Return the first index that is a mask with its position (torch takes uint8 for one too)."""
-    masks = (DType.BOOL, DType.UINT8)
-    return next(((i, x) for i, x in enumerate(indices) if x is not None and x.dtype in masks), None)
+    """Return the first index that is a mask, with its position."""
+    given = [(place, index) for place, index in enumerate(indices) if index is not None]
+    if any(index.dtype is DType.UINT8 for _, index in given):
+        raise UnsupportedError("torch takes an index of uint8 for a mask, and deprecates that")
+    return next((pair for pair in given if pair[1].dtype is DType.BOOL), None)
 
 
 def _stacked(b: Lowering, parts: Sequence[Value], shape: Dims) -> Value:
@@ -615,7 +618,7 @@ def _put_masked(b: Lowering, x: Value, indices: Indices, axis: int, mask: Value,
         raise UnsupportedError("each element that the mask selects gets its own value")
     if own >= 0:
         values = b.reshape(values, (*values.shape[:own], *(1,) * mask.type.rank, *values.shape[own + 1 :]))
-    condition = b.reshape(b.cast(mask, DType.BOOL), (*mask.shape, *(1,) * behind))
+    condition = b.reshape(mask, (*mask.shape, *(1,) * behind))
     return b.select(condition, values, x, x.dtype)
 
 
