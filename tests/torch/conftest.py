@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 from collections.abc import Iterator
@@ -44,7 +43,6 @@ def fresh(request: pytest.FixtureRequest) -> Iterator[None]:
     bugs: list[str] = []
     if torch_checks.ON_TRT and not request.node.get_closest_marker("may_report_bug"):
         bugs = [r for r in torch_checks.ReportChecks().reasons() if torch_checks.kind_of(r) == "bug"]
-    _reset()
     assert not bugs, bugs
 
 
@@ -52,7 +50,6 @@ def _reset() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     if torch_checks.ON_TRT:
-        gc.collect()
         trt_backend.reset_report()
 
 

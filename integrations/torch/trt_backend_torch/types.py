@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["DTYPES", "TORCH_DTYPES", "dim_of", "physical_order", "tensor_type"]
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ DTYPES: dict[torch.dtype, DType] = {
 }
 TORCH_DTYPES = {dtype: torch_dtype for torch_dtype, dtype in DTYPES.items()}
 
-_UNBOUNDED = 2**31  # torch writes "no upper bound" as a very large integer
+_UNBOUNDED = 2**31  # torch writes "no bound" as infinity or as a very large integer
 
 
 def dim_of(size: int | torch.SymInt) -> DimLike:
@@ -44,13 +45,17 @@ def dim_of(size: int | torch.SymInt) -> DimLike:
     for symbol in expression.free_symbols:
         if symbol.name.startswith("u"):
             raise UnsupportedError(f"the size {expression} depends on data")
-        lower, upper = int(ranges[symbol].lower), ranges[symbol].upper
-        bounded = upper.is_number and upper.is_finite and upper < _UNBOUNDED
-        symbols[symbol.name] = Symbol(symbol.name, lower, int(upper) if bounded else None)
+        lower, upper = _bound(ranges[symbol].lower), _bound(ranges[symbol].upper)
+        symbols[symbol.name] = Symbol(symbol.name, -_UNBOUNDED if lower is None else lower, upper)
     try:
         return parse_dim(str(expression), symbols)
     except InvalidGraphError as error:
         raise UnsupportedError(f"the size {expression} is computed in floats") from error
+
+
+def _bound(limit: Any) -> int | None:
+    """Return one end of a SymPy range, or None where it is infinite."""
+    return int(limit) if limit.is_finite and abs(limit) < _UNBOUNDED else None
 
 
 def tensor_type(tensor: torch.Tensor) -> TensorType:

@@ -173,7 +173,7 @@ def _truncated(b: Lowering, x: Value) -> Value:
 
 
 @RULES.rule(_aten.pow.Tensor_Scalar)
-def _pow_scalar(b: Lowering, x: Value, exponent: Operand) -> Value:
+def _pow_scalar(b: Lowering, x: Value, exponent: Number | Dim) -> Value:
     """A power with a known exponent; the ones that torch computes without `pow` have rules of their own."""
     dtype = b.result.dtype
     if dtype.is_integer and isinstance(exponent, int):

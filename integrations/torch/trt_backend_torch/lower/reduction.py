@@ -1,7 +1,8 @@
 """Aten ops that look along axes: reductions, softmax, normalizations, sorting, pooling.
 
 Rules:
-  WIDE   an input is cast to the dtype that torch promises before it is summed (booleans and integers to int64).
+  WIDE   an input is cast to the dtype that torch promises before it is summed (booleans and integers to int64);
+         squares and exponentials of float16 and bfloat16, which would overflow, are summed in float32, as in torch.
   FIRST  the index of an extreme is the least at which the tensor equals its extreme; a NaN is every extreme.
   NONE   outputs that only a backward pass reads (statistics, pooling indices) are None: their use is refused.
 """
@@ -20,7 +21,7 @@ from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.elementwise import BatchNorm, ElementwiseKind, UnaryKind
-from trt_backend.ir.ops.layout import Range
+from trt_backend.ir.ops.layout import GatherElements, Range
 from trt_backend.ir.ops.reduction import (
     CumulativeSum,
     Normalization,
@@ -98,7 +99,9 @@ def _vector_norm(
         zero = b.elementwise(ElementwiseKind.EQUAL, x, 0, result)
         return _accumulated(ReduceKind.SUM, b, b.unary(UnaryKind.NOT, zero), dim, keepdim)
     if ord == 2:
-        return b.unary(UnaryKind.SQRT, _accumulated(ReduceKind.SUM, b, _squared(b, x), dim, keepdim))
+        axes = b.axes(dim, x.type.rank)
+        total = b.reduce(ReduceKind.SUM, _squared(b, _widened(b, x)), axes, keep_dims=keepdim)
+        return b.cast(b.unary(UnaryKind.SQRT, total), result)
     kind = {1: ReduceKind.SUM, math.inf: ReduceKind.MAX, -math.inf: ReduceKind.MIN}[ord]
     return _accumulated(kind, b, b.unary(UnaryKind.ABS, x), dim, keepdim)
 
@@ -106,55 +109,44 @@ def _vector_norm(
 # Variances
 
 
-@RULES.rule(_aten.var.correction)
-def _var(
-    b: Lowering, x: Value, dim: Axes = None, correction: Number | None = None, keepdim: bool = False
-) -> Value:
-    """Variance."""
-    return _moments(b, x, dim, correction, keepdim)[0]
-
-
-@RULES.rule(_aten.std.correction)
-def _std(
-    b: Lowering, x: Value, dim: Axes = None, correction: Number | None = None, keepdim: bool = False
-) -> Value:
-    """Standard deviation."""
-    return b.unary(UnaryKind.SQRT, _moments(b, x, dim, correction, keepdim)[0])
-
-
-@RULES.rule(_aten.var_mean.correction)
-def _var_mean(
-    b: Lowering, x: Value, dim: Axes = None, correction: Number | None = None, keepdim: bool = False
-) -> tuple[Value, Value]:
-    """Variance and mean."""
-    return _moments(b, x, dim, correction, keepdim)
-
-
-@RULES.rule(_aten.std_mean.correction)
-def _std_mean(
-    b: Lowering, x: Value, dim: Axes = None, correction: Number | None = None, keepdim: bool = False
-) -> tuple[Value, Value]:
-    """Standard deviation and mean."""
-    variance, mean = _moments(b, x, dim, correction, keepdim)
-    return b.unary(UnaryKind.SQRT, variance), mean
-
-
 def _moments(
-    b: Lowering, x: Value, dim: Axes, correction: Number | None, keepdim: bool
+    root: bool,
+    b: Lowering,
+    x: Value,
+    dim: Axes = None,
+    correction: Number | None = None,
+    keepdim: bool = False,
 ) -> tuple[Value, Value]:
-    """Return the variance (of n elements, the sum divided by `n - correction`, at least 0) and the mean."""
-    axes = b.axes(dim, x.type.rank)
-    mean = b.reduce(ReduceKind.AVG, x, axes, keep_dims=True)
-    squares = _squared(b, b.elementwise(_SUB, x, mean, x.dtype))
-    variance = b.reduce(ReduceKind.AVG, squares, axes, keep_dims=keepdim)
-    count = volume(tuple(x.shape[axis] for axis in axes))
-    factor = _bessel(b, count, 1 if correction is None else correction, x.dtype)
-    if not keepdim:
-        mean = b.reshape(mean, variance.shape)
-    return variance if factor is None else b.elementwise(_PROD, variance, factor, x.dtype), mean
+    """Return the variance (or its root), and the mean: n elements, squares divided by `n - correction`, at least 0."""
+    wide, axes = _widened(b, x), b.axes(dim, x.type.rank)
+    mean = b.reduce(ReduceKind.AVG, wide, axes, keep_dims=True)
+    squares = _squared(b, b.elementwise(_SUB, wide, mean, wide.dtype))
+    spread = b.reduce(ReduceKind.AVG, squares, axes, keep_dims=keepdim)
+    factor = _bessel(
+        b, volume(tuple(x.shape[axis] for axis in axes)), 1 if correction is None else correction
+    )
+    spread = spread if factor is None else b.elementwise(_PROD, spread, factor, wide.dtype)
+    spread = b.unary(UnaryKind.SQRT, spread) if root else spread
+    return b.cast(spread, x.dtype), b.cast(mean if keepdim else b.reshape(mean, spread.shape), x.dtype)
 
 
-def _bessel(b: Lowering, count: DimLike, correction: Number, dtype: DType) -> Value | float | None:
+def _spread(
+    root: bool,
+    b: Lowering,
+    x: Value,
+    dim: Axes = None,
+    correction: Number | None = None,
+    keepdim: bool = False,
+) -> Value:
+    """Return the variance, or its root."""
+    return _moments(root, b, x, dim, correction, keepdim)[0]
+
+
+RULES.rules(_spread, {_aten.std.correction: True, _aten.var.correction: False})
+RULES.rules(_moments, {_aten.std_mean.correction: True, _aten.var_mean.correction: False})
+
+
+def _bessel(b: Lowering, count: DimLike, correction: Number) -> Value | float | None:
     """Return `count / max(count - correction, 0)`, or None where that is 1."""
     if correction == 0:
         return None
@@ -162,7 +154,11 @@ def _bessel(b: Lowering, count: DimLike, correction: Number, dtype: DType) -> Va
         return count / (count - correction) if count > correction else math.inf
     free = b.elementwise(_SUB, count, correction, DType.FLOAT32)
     free = b.elementwise(ElementwiseKind.MAX, free, 0, DType.FLOAT32)
-    return b.cast(b.elementwise(_DIV, count, free, DType.FLOAT32), dtype)
+    return b.elementwise(_DIV, count, free, DType.FLOAT32)
+
+
+def _widened(b: Lowering, x: Value) -> Value:
+    return b.cast(x, DType.FLOAT32) if x.dtype in (DType.FLOAT16, DType.BFLOAT16) else x
 
 
 def _squared(b: Lowering, x: Value) -> Value:
@@ -272,9 +268,13 @@ def _sort(
 
 
 def _top(b: Lowering, x: Value, count: int, dim: int, kind: TopKKind) -> tuple[Value, Value]:
-    number = b.cast(x, DType.INT32) if x.dtype is DType.BOOL else x
-    values, indices = b.emit(TopK(kind, count, b.axis(dim, x.type.rank)), b.with_rank(number, 1))
-    values, indices = b.cast(values, x.dtype), b.cast(indices, DType.INT64)
+    """Return extremes and indices; NaN counts as infinite, for what engines do with it would disorder the rest."""
+    axis, lifted = b.axis(dim, x.type.rank), b.with_rank(x, 1)
+    key = b.cast(lifted, DType.INT32) if x.dtype is DType.BOOL else lifted
+    if x.dtype.is_float:
+        key = b.select(b.unary(UnaryKind.ISNAN, key), math.inf, key, x.dtype)
+    _, indices = b.emit(TopK(kind, count, axis), key)
+    values, indices = b.add(GatherElements(axis), lifted, indices), b.cast(indices, DType.INT64)
     return (values, indices) if x.type.rank else (b.reshape(values, ()), b.reshape(indices, ()))
 
 
@@ -292,12 +292,11 @@ def _softmax(b: Lowering, x: Value, dim: int, half_to_float: bool) -> Value:
 @RULES.rule(_aten._log_softmax.default)
 def _log_softmax(b: Lowering, x: Value, dim: int, half_to_float: bool) -> Value:
     """`x - max - log(sum(exp(x - max)))`: the logarithm of a softmax would round small probabilities to 0."""
-    dtype = b.result.dtype
-    lifted = b.with_rank(b.cast(x, dtype), 1)
-    axes = (b.axis(dim, x.type.rank),)
+    lifted = b.with_rank(_widened(b, x), 1)
+    axes, dtype = (b.axis(dim, x.type.rank),), lifted.dtype
     shifted = b.elementwise(_SUB, lifted, b.reduce(ReduceKind.MAX, lifted, axes, keep_dims=True), dtype)
     total = b.reduce(ReduceKind.SUM, b.unary(UnaryKind.EXP, shifted), axes, keep_dims=True)
-    y = b.elementwise(_SUB, shifted, b.unary(UnaryKind.LOG, total), dtype)
+    y = b.cast(b.elementwise(_SUB, shifted, b.unary(UnaryKind.LOG, total), dtype), b.result.dtype)
     return y if x.type.rank else b.reshape(y, ())
 
 
@@ -410,9 +409,8 @@ def _batch_norm_no_stats(
     eps: float,
 ) -> ValueOfThree:
     """Normalization with the statistics of the batch itself: what torch makes of instance normalization."""
-    dtype = input.dtype if weight is None else weight.dtype
-    x = b.cast(input, dtype)
-    axes = (0, *range(2, x.type.rank))
+    x = _widened(b, input)
+    axes, dtype = (0, *range(2, x.type.rank)), x.dtype
     centred = b.elementwise(_SUB, x, b.reduce(ReduceKind.AVG, x, axes, keep_dims=True), dtype)
     variance = b.reduce(ReduceKind.AVG, _squared(b, centred), axes, keep_dims=True)
     deviation = b.unary(UnaryKind.SQRT, b.elementwise(_SUM, variance, eps, dtype))
