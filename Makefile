@@ -38,7 +38,7 @@ demo: setup ## Semantic search with a pretrained MiniLM: answers, latency agains
 	$(BIN)/python examples/01_sentence_embeddings.py
 
 test: setup ## Run every test that needs no GPU (ARGS="..." goes to pytest)
-	$(BIN)/python -m pytest -m "not gpu" --timeout=600 $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" --timeout=600 -n auto --dist worksteal $(ARGS)
 
 golden: setup ## Run the tests and accept changed goldens; read the diff before you commit
 	$(BIN)/python -m pytest -m "not gpu" --accept $(ARGS)
