@@ -23,6 +23,9 @@ class CompileOptions:
         provider: which engines run regions: "onnxruntime" (CPU), or "auto" for the best of this machine.
         min_block_size: regions with fewer compute ops (views do not count) stay native; 1 or more.
         threads: threads of one CPU engine; None for as many as the framework uses.
+        freeze_weights: build weights into engines where that pays; each call compares their contents, so that they are
+            never stale. False has engines read them as inputs: slower, but without a second copy in memory.
+        max_engines: how many sets of weights of one region are kept frozen at a time; 1 or more.
         strict: raise where a region cannot be built or run, instead of running it natively.
         fuel: build at most this many regions of a graph and leave the rest native, to bisect a wrong answer.
         dump_dir: a folder to write every region's IR, after each pass, and its model to.
@@ -31,6 +34,8 @@ class CompileOptions:
     provider: str = "auto"
     min_block_size: int = 3
     threads: int | None = None
+    freeze_weights: bool = True
+    max_engines: int = 4
     strict: bool = False
     fuel: int | None = None
     dump_dir: str | None = None
@@ -43,6 +48,8 @@ class CompileOptions:
             )
         _check_count("min_block_size", self.min_block_size, least=1, optional=False)
         _check_count("threads", self.threads, least=1)
+        _check_type("freeze_weights", self.freeze_weights, bool)
+        _check_count("max_engines", self.max_engines, least=1, optional=False)
         _check_count("fuel", self.fuel, least=0)
         _check_type("strict", self.strict, bool)
         _check_type("dump_dir", self.dump_dir, (str, type(None)))

@@ -73,6 +73,10 @@ class EngineProvider(Protocol):
         """Return None where the stack takes the op on these inputs, else why it does not."""
         ...
 
+    def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
+        """Return the positions of the inputs, all weights of static shape, that an engine gains from as constants."""
+        ...
+
     def build(self, graph: Graph, options: CompileOptions, dump: Dump) -> bytes:
         """Return a serialized engine for a legal graph (BuildError where the stack refuses it)."""
         ...

@@ -1,6 +1,6 @@
 """Engines of ONNX Runtime on the CPU: the default that needs no GPU.
 
-Weights are ordinary inputs, bound by their address: an engine reads the live parameter memory at each call, so it has
+Weights that are inputs are bound by their address: an engine reads the live parameter memory at each call, so it has
 nothing that could be stale.
 """
 
@@ -20,9 +20,11 @@ from trt_backend.emit.onnx import emit_onnx, support
 from trt_backend.emit.onnx.model import ONNX_DTYPE
 from trt_backend.engine.base import CallShapes
 from trt_backend.errors import BuildError, Reason, RunError
-from trt_backend.ir.graph import Graph
+from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.ops.base import Op
-from trt_backend.ir.types import TensorType
+from trt_backend.ir.ops.contraction import Convolution, Deconvolution
+from trt_backend.ir.ops.elementwise import BatchNorm
+from trt_backend.ir.types import TensorType, is_static
 from trt_backend.options import CompileOptions
 
 _ort: Any = onnxruntime  # untyped
@@ -36,6 +38,10 @@ _ERRORS: tuple[type[Exception], ...] = (
     _state.RuntimeException,
     RuntimeError,
 )
+_FOLDED = (Convolution, Deconvolution, BatchNorm)
+_MODEL_LIMIT = (
+    3 << 29
+)  # bytes of weights; a serialized model ends at 2 GiB (protobuf), and it holds more than weights
 _SILENT = 4  # the log level "fatal": errors reach the user as exceptions
 
 
@@ -48,6 +54,26 @@ class OnnxRuntimeProvider:
     def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
         """Return None where the CPU execution provider runs the op on these inputs, else why not."""
         return support(op, inputs)
+
+    def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
+        """Return the weights of convolutions and batch norms, which ONNX Runtime blocks and folds when constant.
+
+        Those of matrix products stay live: packing them ahead gains less than comparing their contents costs (ADR 2).
+        """
+        fixed: dict[Value, frozenset[Value]] = {value: frozenset((value,)) for value in graph.weights}
+        fixed |= {constant.value: frozenset() for constant in graph.constants}
+        found: set[Value] = set()
+        for node in graph.nodes:
+            if node.inputs and all(value in fixed for value in node.inputs):
+                sources = frozenset[Value]().union(*(fixed[value] for value in node.inputs))
+                fixed |= dict.fromkeys(node.outputs, sources)
+            elif isinstance(node.op, _FOLDED):
+                found |= {source for value in node.inputs[1:] for source in fixed.get(value, frozenset())}
+        positions = tuple(
+            i for i, value in enumerate(graph.inputs) if value in found and is_static(value.shape)
+        )
+        total = sum(graph.inputs[i].type.byte_count for i in positions)
+        return positions if total <= _MODEL_LIMIT else ()
 
     def build(self, graph: Graph, options: CompileOptions, dump: Dump) -> bytes:
         """Return the serialized model."""

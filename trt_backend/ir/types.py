@@ -78,6 +78,14 @@ class TensorType:
         """The number of dimensions."""
         return len(self.shape)
 
+    @property
+    def byte_count(self) -> int:
+        """The size in bytes of a dense tensor of static shape (ValueError where a dimension is symbolic)."""
+        count = volume(self.shape)
+        if not isinstance(count, int):
+            raise ValueError(f"{self} has no static size")  # noqa: TRY004
+        return count * self.dtype.numpy.itemsize
+
     def with_shape(self, shape: Iterable[DimLike]) -> TensorType:
         """Return this type with another shape."""
         return TensorType(self.dtype, tuple(shape))

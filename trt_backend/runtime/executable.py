@@ -4,12 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Executable"]
 
-import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
-from trt_backend.debug import log
 from trt_backend.engine.base import Engine
 from trt_backend.errors import Reason
 from trt_backend.report import RegionRecord
@@ -60,25 +58,11 @@ class Executable:
     def _first_engine(self) -> Engine | None:
         with self._lock:
             if self._engine is None and self._record.reason is None:
-                start = time.perf_counter()
                 self._engine = contain(
                     self._build, self._record.name, strict=self._strict, failed=self._give_up
                 )
-                if self._engine is not None:
-                    self._record.count_build(time.perf_counter() - start)
-                    _log_built(self._record)
             return self._engine
 
     def _give_up(self, reason: Reason) -> None:
         self._record.reason = reason
         self._engine = None
-
-
-def _log_built(record: RegionRecord) -> None:
-    log.info(
-        "%s: engine of %d ops built by %s in %.2f s",
-        record.name,
-        record.ops,
-        record.provider,
-        record.build_seconds,
-    )
