@@ -59,10 +59,8 @@ contract: setup ## Check the direction of imports (import-linter)
 
 check: lint types contract test ## All of the above that a change must pass
 
-bench: setup ## Run the benchmarks: models against eager and Inductor, our cost a call, the partitioner
-	$(BIN)/python benches/torch_models.py
-	$(BIN)/python benches/overhead.py
-	$(BIN)/python benches/partition.py
+bench: setup ## Time models against eager and Inductor, our cost a call, the partitioner; writes docs/benchmarks.md
+	$(BIN)/python benches/write_docs.py
 
 clean: ## Remove caches and build output (.venv stays)
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -81,11 +81,13 @@ def measure(make: Callable[[int], Table], size: int, min_block_size: int) -> flo
 
 def main() -> None:
     """Print a line for each kind of graph."""
-    print(f"{'graph':<16}{'min_block_size':>15}{'10^4 [s]':>10}{'10^5 [s]':>10}{'ratio':>8}")
+    print("Seconds, the best of three runs each.\n")
+    print("| graph | min_block_size | 10^4 nodes | 10^5 nodes | ratio |\n|---|---|---|---|---|")
     for make in (random_local, random_global, chain, fan):
         for min_block_size in (1, 5):
             small, large = (measure(make, size, min_block_size) for size in (10**4, 10**5))
-            print(f"{make.__name__:<16}{min_block_size:>15}{small:>10.3f}{large:>10.3f}{large / small:>8.1f}")
+            row = f"{make.__name__} | {min_block_size} | {small:.3f} | {large:.3f} | {large / small:.1f}"
+            print(f"| {row} |", flush=True)
 
 
 if __name__ == "__main__":

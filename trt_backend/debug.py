@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from trt_backend.errors import BuildError
+
 log = logging.getLogger("trt_backend")
 log.addHandler(logging.NullHandler())
 
@@ -27,9 +29,12 @@ class Dump:
         return cls(Path(folder, re.sub(r"\W+", "_", name)) if folder is not None else None)
 
     def __call__(self, name: str, content: str | bytes) -> None:
-        """Write one file; text is encoded as UTF-8."""
+        """Write one file; text is encoded as UTF-8 (BuildError where the folder cannot be written)."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{next(self._number):02d}-{name}"
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        except OSError as error:
+            raise BuildError(f"dump_dir cannot be written: {error}") from error

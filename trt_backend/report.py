@@ -78,7 +78,7 @@ class GraphRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """A snapshot of graphs: `str()` is a table for people, `to_dict()` plain data for machines."""
+    """The graphs that were alive when asked for: `str()` is a table, `to_dict()` plain data; both count up to now."""
 
     graphs: tuple[GraphRecord, ...]
 
@@ -120,6 +120,7 @@ class Report:
 
 _records: weakref.WeakValueDictionary[int, GraphRecord] = weakref.WeakValueDictionary()
 _serial = count()
+_registry = Lock()  # a weak dictionary that grows while it is read raises
 
 
 def open_graph(framework: str, *, listed: bool = True) -> GraphRecord:
@@ -127,18 +128,22 @@ def open_graph(framework: str, *, listed: bool = True) -> GraphRecord:
     serial = next(_serial)
     record = GraphRecord(f"{framework}_{serial}", framework)
     if listed:
-        _records[serial] = record
+        with _registry:
+            _records[serial] = record
     return record
 
 
 def report() -> Report:
     """Return what the compiled graphs that are alive in this process run where, and why."""
-    return Report(tuple(record for _, record in sorted(_records.items())))
+    with _registry:
+        alive = sorted(_records.items())
+    return Report(tuple(record for _, record in alive))
 
 
 def reset_report() -> None:
     """Forget the graphs compiled so far; they go on running."""
-    _records.clear()
+    with _registry:
+        _records.clear()
 
 
 def _region_table(regions: Iterable[RegionRecord]) -> Table:

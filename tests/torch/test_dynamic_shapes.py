@@ -203,3 +203,36 @@ def test_the_number_of_dimensions_changes(report):
             x = rows(math.prod(shape[:-1])).reshape(shape)
             assert_close(compiled(x), model(x))
     report.engines_ran(calls=4, share=0.98)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the stride of a dimension of size 1 has a symbol of its own: KeyError"
+)
+@pytest.mark.may_report_bug
+def test_the_last_token_of_a_growing_sequence(report):
+    """One row of a longer tensor: the stride of a dimension of size 1 changes with the length."""
+
+    def fn(x):
+        return (x.exp() + 1).sin()
+
+    compiled = compile_trt(fn)
+    with torch.no_grad():
+        for n in SIZES:
+            x = torch.randn(1, n, 16)[:, -1:]
+            assert_close(compiled(x), fn(x), strides=True)
+    report.engines_ran(calls=len(SIZES))
+
+
+@pytest.mark.xfail(strict=True, reason="a size of which the region's inputs have only a product")
+@pytest.mark.may_report_bug
+def test_a_region_behind_a_flattened_batch(report):
+    def fn(x):
+        values, _ = torch.linalg.qr(x.exp().sin().reshape(-1, 1) + 1)
+        return (values.abs() * 2).exp()
+
+    compiled = compile_trt(fn)
+    with torch.no_grad():
+        for n in SIZES:
+            x = rows(n)
+            assert_close(compiled(x), fn(x))
+    assert all(region["native_calls"] == 0 for region in report.data["regions"])

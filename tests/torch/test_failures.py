@@ -13,6 +13,7 @@ from torch_checks import ReportChecks, compile_trt, needs_trt
 import trt_backend
 from trt_backend.engine.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeProvider
 from trt_backend.errors import BuildError, RunError, UnsupportedError
+from trt_backend_torch import inference
 from trt_backend_torch.lower import RULES
 from trt_backend_torch.lower.rules import RuleTable
 
@@ -119,6 +120,54 @@ def test_fuel_leaves_later_regions_native() -> None:
     report = trt_backend.report().to_dict()
     assert len(report["regions"]) == 1
     assert any("out of fuel" in native["reason"] for native in report["native_ops"])
+
+
+def test_a_dump_dir_that_cannot_be_written_is_named(tmp_path: Any) -> None:
+    """It is the caller's mistake, and no bug."""
+    (tmp_path / "file").touch()
+    compiled = compile_trt(function, options={"dump_dir": str(tmp_path / "file")})
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), function(x))
+    (region,) = trt_backend.report().to_dict()["regions"]
+    assert "build failed: dump_dir cannot be written" in region["reason"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.xfail(
+    strict=True, reason="FX cannot name `native.forward`: the whole graph runs natively, as a bug"
+)
+@pytest.mark.may_report_bug
+def test_a_region_that_cannot_be_lowered_leaves_the_others(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It alone runs natively."""
+    lower = inference.lower_region
+
+    def refuse(gm: Any, name: str, weights: frozenset[str]) -> Any:
+        if name.endswith(f"region_{number}"):
+            raise UnsupportedError("not today")
+        return lower(gm, name, weights)
+
+    def two_regions(x: torch.Tensor) -> torch.Tensor:
+        return function(torch.linalg.qr(x.sin() * 2 + 1)[1])
+
+    monkeypatch.setattr(inference, "lower_region", refuse)
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(compile_trt(two_regions)(x), two_regions(x))
+    regions = trt_backend.report().to_dict()["regions"]
+    assert [region["engine_calls"] for region in regions] == [number, 1 - number]
+
+
+@pytest.mark.xfail(strict=True, reason="the memory of outputs is allocated on the default device")
+def test_engines_run_under_another_default_device() -> None:
+    """`torch.set_default_device` is about new tensors of the caller's."""
+    compiled, x = compile_trt(function), torch.randn(3, 4)
+    with torch.no_grad(), torch.device("meta"):
+        assert compiled(x).device.type == "cpu"
+    (region,) = trt_backend.report().to_dict()["regions"]
+    assert region["engine_calls"] == 1
 
 
 def test_dumps_hold_the_ir_of_each_pass_and_the_model(tmp_path: Any) -> None:

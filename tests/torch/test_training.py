@@ -278,6 +278,31 @@ def test_the_first_call_draws_what_eager_draws(report):
     report.native("random numbers")
 
 
+def _later_branch_is_shorter(x):
+    a = F.dropout((x.sin() * 2 + 1).exp(), 0.5)
+    b = F.dropout(x, 0.5)
+    return (a.cos() * 2).exp(), (b.cos() * 2).exp(), torch.rand(3)
+
+
+def _second_draw_waits_for_nothing(x):
+    a = F.dropout(x.sin() + (x * 2).cos().exp(), 0.5)
+    b = torch.rand_like(x) + 1
+    return (a.cos() * 2 + 1).exp() * b, x.exp().sin().cos()
+
+
+@pytest.mark.parametrize("function", [_later_branch_is_shorter, _second_draw_waits_for_nothing])
+def test_random_numbers_are_drawn_in_eagers_order(function, report):
+    """Regions never move one draw before another."""
+    x = torch.randn(8, 8)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        want = function(x)
+        torch.manual_seed(3)
+        assert_close(compile_trt(function)(x), want)
+    report.native("random numbers")
+    report.engines_ran(calls=1)
+
+
 def test_dropout_is_off_in_eval(report):
     model, x = models.randomise(Noise("dropout")), torch.randn(4, 6)
     compiled = compile_trt(model)

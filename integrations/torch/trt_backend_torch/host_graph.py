@@ -6,6 +6,8 @@ __all__ = ["FxHostGraph", "split"]
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 from torch import fx
@@ -29,20 +31,23 @@ class FxHostGraph:
             node for node in gm.graph.nodes if node.op == "call_function" and not _unpacks(node)
         ]
         self.outputs: Iterable[fx.Node] = [_packed(node) for node in gm.graph.output_node().all_input_nodes]
+        effects = [node for node in self.nodes if _has_effect(node)]
+        self._before = {later: earlier for earlier, later in pairwise(effects)}
 
     def inputs(self, node: fx.Node) -> Iterable[fx.Node]:
         """Return the nodes whose values `node` takes."""
         return [_packed(source) for source in node.all_input_nodes]
 
     def after(self, node: fx.Node) -> Iterable[fx.Node]:
-        """Return nothing: AOTAutograd's graphs are functional, order is data."""
-        return ()
+        """Return the last effect before `node` where that has one itself: random numbers are drawn in their order.
+
+        All else is functional in AOTAutograd's graphs: order is data.
+        """
+        return (self._before[node],) if node in self._before else ()
 
     def is_pure(self, node: fx.Node) -> bool:
         """Whether the node neither draws random numbers nor has a side effect."""
-        if isinstance(node.target, OpOverload):
-            return not (is_random(node) or node.target._schema.is_mutable)
-        return is_size(node)
+        return _is_pure(node)
 
 
 def split(
@@ -65,7 +70,9 @@ def split(
         {copies[member]: None for node in region.nodes for member in (node, *_unpackers(node))}
         for region in regions
     ]
+    effects = [copy for node, copy in copies.items() if _has_effect(node)]
     outer = fuse_by_partitions(outer, members, prefix=_PREFIX, always_return_tuple=True)
+    _keep_order(outer.graph, effects)
     for i in range(len(regions)):
         (module,) = outer.graph.find_nodes(op="call_module", target=f"{_PREFIX}{i}")
         native = outer.get_submodule(f"{_PREFIX}{i}")
@@ -78,6 +85,29 @@ def split(
     outer.delete_all_unused_submodules()
     outer.recompile()
     return outer
+
+
+def _keep_order(graph: fx.Graph, effects: Sequence[fx.Node]) -> None:
+    """Run `effects` in the given order, for which the partition has left room; torch sorts by inputs alone."""
+    if len(effects) < 2:
+        return
+    before: dict[fx.Node, list[fx.Node]] = {node: list(node.all_input_nodes) for node in graph.nodes}
+    for earlier, later in pairwise(effects):
+        before[later].append(earlier)
+    output = graph.output_node()
+    for node in TopologicalSorter(before).static_order():
+        if node.op not in ("placeholder", "output"):
+            output.prepend(node)
+
+
+def _has_effect(node: fx.Node) -> bool:
+    return node.op == "call_function" and not (_unpacks(node) or _is_pure(node))
+
+
+def _is_pure(node: fx.Node) -> bool:
+    if isinstance(node.target, OpOverload):
+        return not (is_random(node) or node.target._schema.is_mutable)
+    return is_size(node)
 
 
 def _unpacks(node: fx.Node) -> bool:

@@ -97,7 +97,7 @@ def _check_tensors(node: fx.Node, device: str) -> None:
 def _used_outputs(node: fx.Node) -> list[torch.Tensor]:
     """Return the promised outputs that somebody takes (batch norm's saved statistics are empty in inference)."""
     unpacked = isinstance(node.meta.get("val"), (tuple, list))
-    used = {user.args[1] for user in node.users} if unpacked else {0}
+    used = [user.args[1] for user in node.users] if unpacked else [0]
     return [tensor for i, tensor in enumerate(tensors_of(node)) if tensor is not None and i in used]
 
 

@@ -133,25 +133,25 @@ def _gather_elements(m: ModelWriter, op: GatherElements, x: Tensor, indices: Ten
 
 @RULES.rule(GatherND, ALL)
 def _gather_nd(m: ModelWriter, op: GatherND, x: Tensor, indices: Tensor) -> str:
-    return m.node("GatherND", x.name, _as_int64(m, indices))
+    return m.node("GatherND", x.name, _as_int64(m, indices, _not_negative(m, indices)))
 
 
 @RULES.rule(ScatterElements, ALL)
 def _scatter_elements(
     m: ModelWriter, op: ScatterElements, x: Tensor, indices: Tensor, updates: Tensor
 ) -> str:
-    return m.node("ScatterElements", x.name, indices.name, updates.name, axis=op.axis)
+    return m.node("ScatterElements", x.name, _not_negative(m, indices), updates.name, axis=op.axis)
 
 
 @RULES.rule(ScatterND, ALL)
 def _scatter_nd(m: ModelWriter, op: ScatterND, x: Tensor, indices: Tensor, updates: Tensor) -> str:
-    return m.node("ScatterND", x.name, _as_int64(m, indices), updates.name)
+    return m.node("ScatterND", x.name, _as_int64(m, indices, _not_negative(m, indices)), updates.name)
 
 
-def _as_int64(m: ModelWriter, indices: Tensor) -> str:
+def _as_int64(m: ModelWriter, indices: Tensor, name: str) -> str:
     if indices.dtype is DType.INT64:
-        return indices.name
-    return m.node("Cast", indices.name, to=ONNX_DTYPE[DType.INT64])
+        return name
+    return m.node("Cast", name, to=ONNX_DTYPE[DType.INT64])
 
 
 @RULES.rule(Resize, SINGLE)

@@ -3,8 +3,9 @@
 Rules:
   PROMOTE  arithmetic is computed in the dtype that torch promises for the result; comparisons in the promoted one.
   BOOL     sums and maxima of booleans are OR, products and minima AND, as in torch.
-  EXACT    quotients of floats are rounded down in float64, where the quotient of two float32 below 2**29 cannot round
-           up to the next integer; `a - b * q` is then exact too.
+  WHOLE    whole quotients and remainders are lowered for integers only, and by a divisor that is known: by 0 torch
+           raises, and the least integer divided by -1 overflows. The quotient of two floats is rounded before it can
+           be rounded down, and a remainder is off by more than itself where the quotient is large.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseK
 _MAX, _MIN, _POW = ElementwiseKind.MAX, ElementwiseKind.MIN, ElementwiseKind.POW
 _EQUAL, _GREATER, _LESS = ElementwiseKind.EQUAL, ElementwiseKind.GREATER, ElementwiseKind.LESS
 _AND, _OR, _XOR = ElementwiseKind.AND, ElementwiseKind.OR, ElementwiseKind.XOR
-
-_HUGE = 1e300
 
 _OF_BOOLS = {_SUM: _OR, _PROD: _AND, _MAX: _OR, _MIN: _AND}
 
@@ -100,62 +99,54 @@ def _div(b: Lowering, x: Operand, other: Operand, rounding_mode: RoundingMode = 
     """`x / other`, true (integers give floats), rounded down, or rounded towards zero."""
     if rounding_mode == "floor":
         return _floor_divide(b, x, other)
-    quotient = _arithmetic(_DIV, b, x, other)
-    return _truncated(b, quotient) if rounding_mode == "trunc" and quotient.dtype.is_float else quotient
+    if b.result.dtype.is_float:
+        quotient = _arithmetic(_DIV, b, x, other)
+        return _truncated(b, quotient) if rounding_mode == "trunc" else quotient
+    return _whole_quotient(_DIV, b, x, other)
 
 
 @RULES.rule(_aten.floor_divide.default, _aten.floor_divide.Scalar)
 def _floor_divide(b: Lowering, x: Operand, other: Operand) -> Value:
-    """`x // other`: for floats `(x - x % other) / other`, which is NaN where x is infinite, or `x / 0`."""
-    dtype = b.result.dtype
-    if not dtype.is_float:
-        return b.elementwise(ElementwiseKind.FLOOR_DIV, x, other, dtype)
-    wide, dividend, divisor = DType.FLOAT64, _exact(b, x), _exact_divisor(b, other)
-    whole = b.elementwise(_SUB, dividend, _float_remainder(b, dividend, divisor, UnaryKind.FLOOR), wide)
-    quotient = b.unary(UnaryKind.ROUND, b.elementwise(_DIV, whole, divisor, wide))
-    by_zero = b.elementwise(_DIV, dividend, divisor, wide)
-    return b.cast(b.select(_compare(_EQUAL, b, divisor, 0), by_zero, quotient, wide), dtype)
+    """`x // other` of integers (WHOLE)."""
+    return _whole_quotient(ElementwiseKind.FLOOR_DIV, b, x, other)
 
 
-@RULES.rule(_aten.remainder.Tensor, _aten.remainder.Scalar, _aten.remainder.Scalar_Tensor)
-def _remainder(b: Lowering, x: Operand, other: Operand) -> Value:
-    """The remainder that has the sign of `other`."""
-    return _rest(b, x, other, ElementwiseKind.FLOOR_DIV, UnaryKind.FLOOR)
+def _rest(division: ElementwiseKind, b: Lowering, x: Operand, other: Operand) -> Value:
+    """`x - other * quotient` of integers (WHOLE): the sign is that of `other` for FLOOR_DIV, and of x for DIV."""
+    product = b.elementwise(_PROD, _whole_quotient(division, b, x, other), other, b.result.dtype)
+    return b.elementwise(_SUB, x, product, b.result.dtype)
 
 
-@RULES.rule(_aten.fmod.Tensor, _aten.fmod.Scalar)
-def _fmod(b: Lowering, x: Operand, other: Operand) -> Value:
-    """The remainder that has the sign of x."""
-    return _rest(b, x, other, _DIV, None)
+RULES.rules(
+    _rest,
+    {
+        _aten.fmod.Scalar: _DIV,
+        _aten.fmod.Tensor: _DIV,
+        _aten.remainder.Scalar: ElementwiseKind.FLOOR_DIV,
+        _aten.remainder.Scalar_Tensor: ElementwiseKind.FLOOR_DIV,
+        _aten.remainder.Tensor: ElementwiseKind.FLOOR_DIV,
+    },
+)
 
 
-def _rest(
-    b: Lowering, x: Operand, other: Operand, division: ElementwiseKind, rounding: UnaryKind | None
-) -> Value:
+def _whole_quotient(division: ElementwiseKind, b: Lowering, x: Operand, other: Operand) -> Value:
+    """Return a quotient of integers by a known divisor (WHOLE)."""
     dtype = b.result.dtype
     if dtype.is_float:
-        return b.cast(_float_remainder(b, _exact(b, x), _exact_divisor(b, other), rounding), dtype)
-    quotient = b.elementwise(division, x, other, dtype)
-    return b.elementwise(_SUB, x, b.elementwise(_PROD, quotient, other, dtype), dtype)
-
-
-def _float_remainder(b: Lowering, x: Value, divisor: Value, rounding: UnaryKind | None) -> Value:
-    """Return x minus a whole multiple of the divisor, both exact; without `rounding`, towards zero."""
-    quotient = b.elementwise(_DIV, x, divisor, DType.FLOAT64)
-    whole = _truncated(b, quotient) if rounding is None else b.unary(rounding, quotient)
-    return b.elementwise(_SUB, x, b.elementwise(_PROD, whole, divisor, DType.FLOAT64), DType.FLOAT64)
-
-
-def _exact(b: Lowering, x: Operand) -> Value:
-    """Return x, rounded to the promised dtype, in float64 (EXACT)."""
-    if b.result.dtype is DType.FLOAT64:
-        raise UnsupportedError("no engine op gives the exact remainder of float64", ReasonKind.DTYPE)
-    return b.cast(b.value(x, b.result.dtype), DType.FLOAT64)
-
-
-def _exact_divisor(b: Lowering, x: Operand) -> Value:
-    """Return x exact, and for infinity what is larger than any float32: 0 times infinity would be NaN."""
-    return b.activation(ActivationKind.CLIP, _exact(b, x), -_HUGE, _HUGE)
+        raise UnsupportedError(
+            "a quotient of floats rounds, and its whole part may be off by one", ReasonKind.DTYPE
+        )
+    if isinstance(other, Value):
+        constant = b.constant_of(other)
+        divisors = None if constant is None else constant.array
+        if divisors is None or ((divisors == 0) | (divisors == -1)).any():
+            raise UnsupportedError("torch raises where an integer is divided by 0, which an engine does not")
+    elif isinstance(other, Dim):
+        if other.symbol is None or other.symbol.min < 1:
+            raise UnsupportedError(f"the divisor {other} may be 0, and torch then raises")
+    elif int(other) in (0, -1):
+        raise UnsupportedError(f"an integer divided by {other} may raise or overflow")
+    return b.elementwise(division, x, other, dtype)
 
 
 def _times(b: Lowering, x: Operand, factor: Number) -> Operand:

@@ -3,8 +3,8 @@
 Rules:
   PROMISED  a result has the shape that torch promises for it, so `-1`, broadcast sizes and clamped ends need no rule here.
   WRAP      only `index` and `index_put` take negative indices; they are wrapped unless they cannot be negative.
-  BOUNDS    an index outside of its dimension raises in eager. ONNX Runtime then fails the call, which runs natively and
-            raises too (but it wraps negative ones where torch would raise); TensorRT reads an unspecified element.
+  BOUNDS    an index outside of its dimension raises in eager. ONNX Runtime then fails the call (negative ones too: they
+            are made too large), which runs natively and raises; TensorRT reads an unspecified element.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Rules:
   WIDE   an input is cast to the dtype that torch promises before it is summed (booleans and integers to int64);
          squares and exponentials of float16 and bfloat16, which would overflow, are summed in float32, as in torch.
   FIRST  the index of an extreme is the least at which the tensor equals its extreme; a NaN is every extreme.
+  ORDER  NaN is larger than infinity: the keys of sorts are float64, where larger numbers than any float32 stand for
+         both. Equal elements keep their order, which torch promises for stable sorts only: integers and booleans,
+         which often repeat, are not sorted otherwise, while the indices of equal floats may differ from torch's.
   NONE   outputs that only a backward pass reads (statistics, pooling indices) are None: their use is refused.
 """
 
@@ -20,7 +23,7 @@ import torch
 from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.elementwise import BatchNorm, ElementwiseKind, UnaryKind
+from trt_backend.ir.ops.elementwise import ActivationKind, BatchNorm, ElementwiseKind, UnaryKind
 from trt_backend.ir.ops.layout import GatherElements, Range
 from trt_backend.ir.ops.reduction import (
     CumulativeSum,
@@ -41,6 +44,8 @@ RULES = RuleTable()
 _aten = torch.ops.aten
 
 _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseKind.PROD, ElementwiseKind.DIV
+
+_HUGE = 1e300
 
 Axes: TypeAlias = int | Sequence[int] | None
 Ints: TypeAlias = int | Sequence[int]
@@ -122,12 +127,15 @@ def _moments(
     mean = b.reduce(ReduceKind.AVG, wide, axes, keep_dims=True)
     squares = _squared(b, b.elementwise(_SUB, wide, mean, wide.dtype))
     spread = b.reduce(ReduceKind.AVG, squares, axes, keep_dims=keepdim)
+    undefined = b.unary(UnaryKind.ISNAN, spread)
     factor = _bessel(
         b, volume(tuple(x.shape[axis] for axis in axes)), 1 if correction is None else correction
     )
     spread = spread if factor is None else b.elementwise(_PROD, spread, factor, wide.dtype)
     spread = b.unary(UnaryKind.SQRT, spread) if root else spread
-    return b.cast(spread, x.dtype), b.cast(mean if keepdim else b.reshape(mean, spread.shape), x.dtype)
+    mean = mean if keepdim else b.reshape(mean, spread.shape)
+    mean = b.select(undefined, math.nan, mean, mean.dtype)  # torch's, of infinite elements, is NaN too
+    return b.cast(spread, x.dtype), b.cast(mean, x.dtype)
 
 
 def _spread(
@@ -255,6 +263,7 @@ def _topk(b: Lowering, x: Value, k: DimLike, dim: int, largest: bool, sorted: bo
     (count,) = b.static("k", k)
     if count == 0:
         raise UnsupportedError("k is 0", ReasonKind.EMPTY)
+    _check_order(x, stable=False)
     return _top(b, x, count, dim, TopKKind.MAX if largest else TopKKind.MIN)
 
 
@@ -263,19 +272,29 @@ def _sort(
     b: Lowering, x: Value, dim: int, descending: bool, stable: bool | None = None
 ) -> tuple[Value, Value]:
     """The elements along an axis in their order, and their indices."""
+    _check_order(x, stable)
     (count,) = b.static("the length of what is sorted", *x.shape[b.axis(dim, x.type.rank) :][:1]) or (1,)
     return _top(b, x, count, dim, TopKKind.MAX if descending else TopKKind.MIN)
 
 
 def _top(b: Lowering, x: Value, count: int, dim: int, kind: TopKKind) -> tuple[Value, Value]:
-    """Return extremes and indices; NaN counts as infinite, for what engines do with it would disorder the rest."""
+    """Return extremes and indices (ORDER)."""
     axis, lifted = b.axis(dim, x.type.rank), b.with_rank(x, 1)
     key = b.cast(lifted, DType.INT32) if x.dtype is DType.BOOL else lifted
     if x.dtype.is_float:
-        key = b.select(b.unary(UnaryKind.ISNAN, key), math.inf, key, x.dtype)
+        finite = b.activation(ActivationKind.CLIP, b.cast(key, DType.FLOAT64), -math.inf, _HUGE)
+        key = b.select(b.unary(UnaryKind.ISNAN, key), math.inf, finite, DType.FLOAT64)
     _, indices = b.emit(TopK(kind, count, axis), key)
     values, indices = b.add(GatherElements(axis), lifted, indices), b.cast(indices, DType.INT64)
     return (values, indices) if x.type.rank else (b.reshape(values, ()), b.reshape(indices, ()))
+
+
+def _check_order(x: Value, stable: bool | None) -> None:
+    """Refuse what torch orders in a way that no engine repeats (ORDER)."""
+    if x.dtype is DType.FLOAT64:
+        raise UnsupportedError("no key orders NaN behind infinity in float64", ReasonKind.DTYPE)
+    if not stable and not x.dtype.is_float:
+        raise UnsupportedError("integers repeat, and torch orders equal ones as its kernel happens to")
 
 
 # Softmax
