@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Attention", "Convolution", "Deconvolution", "MatrixMultiply"]
 
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trt_backend.ir.dims import DimLike
@@ -14,17 +16,32 @@ Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Convolution(Op):
-    """IConvolutionLayer, 1 to 3 spatial dimensions (TensorRT takes 2 and 3; `legalize` lifts 1 to 2).
-
-    Operands: x [N, C, *spatial], kernel [K, C/groups, *window], and optionally bias [K].
-    """
+class _Windowed(Op):
+    """What a convolution and its transpose share."""
 
     stride: Ints
     pre_padding: Ints
     post_padding: Ints
     dilation: Ints
     groups: int = 1
+
+    def _spatial(self, x: TensorType, kernel: TensorType) -> Iterator[DimLike]:
+        """Yield the output's spatial sizes."""
+        for i, (size, window) in enumerate(zip(x.shape[2:], kernel.shape[2:], strict=True)):
+            reach = self.dilation[i] * (_static(window) - 1) + 1
+            yield self._output_size(size, reach, self.stride[i], self.pre_padding[i] + self.post_padding[i])
+
+    @abstractmethod
+    def _output_size(self, size: DimLike, reach: int, stride: int, padding: int) -> DimLike:
+        """Return one spatial size of the output, where a window reaches over `reach` elements."""
+
+
+@dataclass(frozen=True)
+class Convolution(_Windowed):
+    """IConvolutionLayer, 1 to 3 spatial dimensions (TensorRT takes 2 and 3; `legalize` lifts 1 to 2).
+
+    Operands: x [N, C, *spatial], kernel [K, C/groups, *window], and optionally bias [K].
+    """
 
     def infer(self, *inputs: TensorType) -> Types:
         """Return [N, K, *output spatial]."""
@@ -35,34 +52,19 @@ class Convolution(Op):
             f"{x.shape[1]} channels do not fit the kernel {kernel} in {self.groups} groups",
         )
         _check_bias(inputs, kernel.shape[0])
-        spatial = tuple(
-            (size + before + after - (dilation * (_static(window) - 1) + 1)) // stride + 1
-            for size, window, stride, before, after, dilation in zip(
-                x.shape[2:],
-                kernel.shape[2:],
-                self.stride,
-                self.pre_padding,
-                self.post_padding,
-                self.dilation,
-                strict=True,
-            )
-        )
-        return (x.with_shape((x.shape[0], kernel.shape[0], *spatial)),)
+        return (x.with_shape((x.shape[0], kernel.shape[0], *self._spatial(x, kernel))),)
+
+    def _output_size(self, size: DimLike, reach: int, stride: int, padding: int) -> DimLike:
+        return (size + padding - reach) // stride + 1
 
 
 @dataclass(frozen=True)
-class Deconvolution(Op):
+class Deconvolution(_Windowed):
     """IDeconvolutionLayer, 1 to 3 spatial dimensions.
 
     Operands: x [N, C, *spatial], kernel [C, K/groups, *window], and optionally bias [K]. A framework's output padding
     is a smaller (even negative) post_padding.
     """
-
-    stride: Ints
-    pre_padding: Ints
-    post_padding: Ints
-    dilation: Ints
-    groups: int = 1
 
     def infer(self, *inputs: TensorType) -> Types:
         """Return [N, K, *output spatial]."""
@@ -71,19 +73,10 @@ class Deconvolution(Op):
         require(x.shape[1] == kernel.shape[0], f"{x.shape[1]} channels do not fit the kernel {kernel}")
         channels = _times(kernel.shape[1], self.groups)
         _check_bias(inputs, channels)
-        spatial = tuple(
-            (size - 1) * stride - before - after + dilation * (_static(window) - 1) + 1
-            for size, window, stride, before, after, dilation in zip(
-                x.shape[2:],
-                kernel.shape[2:],
-                self.stride,
-                self.pre_padding,
-                self.post_padding,
-                self.dilation,
-                strict=True,
-            )
-        )
-        return (x.with_shape((x.shape[0], channels, *spatial)),)
+        return (x.with_shape((x.shape[0], channels, *self._spatial(x, kernel))),)
+
+    def _output_size(self, size: DimLike, reach: int, stride: int, padding: int) -> DimLike:
+        return (size - 1) * stride - padding + reach
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def _static(dim: DimLike) -> int:
     return dim
 
 
-def _check_kernel(op: Convolution | Deconvolution, inputs: Types, spatial: int) -> None:
+def _check_kernel(op: _Windowed, inputs: Types, spatial: int) -> None:
     x, kernel = inputs[:2]
     require(same_dtype(*inputs).is_float, f"takes floats, not {x.dtype.value}")
     require(1 <= spatial <= 3 and kernel.rank == x.rank, f"does not apply the kernel {kernel} to {x}")
