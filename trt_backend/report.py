@@ -7,7 +7,7 @@ __all__ = ["GraphRecord", "RegionRecord", "Report", "open_graph", "report", "res
 import weakref
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import count
 from threading import Lock
@@ -21,18 +21,32 @@ from trt_backend.errors import Reason
 
 @dataclass(eq=False)
 class RegionRecord:
-    """One region: what it is, and how its calls went so far."""
+    """One region: what it is, and how its calls went so far.
+
+    `members` are its compute ops, each with the user's source line; `reason` is why it runs natively after all.
+    """
 
     name: str
     framework: str
     provider: str
-    ops: int
+    members: tuple[tuple[str, str], ...] = ()
     engines: int = 0
     engine_calls: int = 0
     native_calls: int = 0
     build_seconds: float = 0.0
     reason: Reason | None = None
     _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def ops(self) -> int:
+        """The number of compute ops."""
+        return len(self.members)
+
+    def native_ops(self) -> list[Reason]:
+        """Return a reason for each op, where a failure keeps the region from its engine."""
+        if self.reason is None:
+            return []
+        return [replace(self.reason, op=op, source=source) for op, source in self.members]
 
     def count_engine_call(self) -> None:
         """Note a call that an engine answered."""
@@ -89,7 +103,9 @@ class Report:
 
     def native_ops(self) -> list[tuple[Reason, int]]:
         """Return the reasons for native ops, each with how many ops it stands for, the most frequent first."""
-        return Counter(reason for graph in self.graphs for reason in graph.native).most_common()
+        outside = [reason for graph in self.graphs for reason in graph.native]
+        failed = [reason for region in self.regions for reason in region.native_ops()]
+        return Counter(outside + failed).most_common()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data.

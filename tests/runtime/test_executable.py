@@ -32,7 +32,7 @@ def native(x: int) -> tuple[str, int]:
 
 
 def executable(build: Callable[[], Engine], *, strict: bool = False) -> tuple[Executable, RegionRecord]:
-    record = RegionRecord("region", "test", "none", ops=3)
+    record = RegionRecord("region", "test", "none")
     return Executable(build, record, strict=strict), record
 
 

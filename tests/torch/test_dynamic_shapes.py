@@ -205,10 +205,6 @@ def test_the_number_of_dimensions_changes(report):
     report.engines_ran(calls=4, share=0.98)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the stride of a dimension of size 1 has a symbol of its own: KeyError"
-)
-@pytest.mark.may_report_bug
 def test_the_last_token_of_a_growing_sequence(report):
     """One row of a longer tensor: the stride of a dimension of size 1 changes with the length."""
 
@@ -223,8 +219,6 @@ def test_the_last_token_of_a_growing_sequence(report):
     report.engines_ran(calls=len(SIZES))
 
 
-@pytest.mark.xfail(strict=True, reason="a size of which the region's inputs have only a product")
-@pytest.mark.may_report_bug
 def test_a_region_behind_a_flattened_batch(report):
     def fn(x):
         values, _ = torch.linalg.qr(x.exp().sin().reshape(-1, 1) + 1)
@@ -235,4 +229,4 @@ def test_a_region_behind_a_flattened_batch(report):
         for n in SIZES:
             x = rows(n)
             assert_close(compiled(x), fn(x))
-    assert all(region["native_calls"] == 0 for region in report.data["regions"])
+    report.engines_ran(calls=2 * len(SIZES))

@@ -539,7 +539,6 @@ def test_explain_changes_nothing_in_the_model():
 
 
 @needs_trt
-@pytest.mark.xfail(strict=True, reason="each `explain` takes one of dynamo's eight entries for the code")
 def test_explain_as_often_as_one_likes():
     model = mlp()
     found = [trt_backend_torch.explain(model, rows(4)).to_dict()["ops_total"] for _ in range(10)]
@@ -547,7 +546,6 @@ def test_explain_as_often_as_one_likes():
 
 
 @needs_trt
-@pytest.mark.xfail(strict=True, reason="the copy of the model draws from the caller's generator")
 def test_explain_draws_no_random_numbers():
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -556,7 +554,6 @@ def test_explain_draws_no_random_numbers():
 
 
 @needs_trt
-@pytest.mark.xfail(strict=True, reason="only leaves of autograd can be deep-copied")
 def test_explain_takes_the_result_of_a_computation():
     with torch.enable_grad():
         x = torch.ones(4, 4, requires_grad=True) * 2

@@ -22,6 +22,7 @@ __all__ = [
     "dim_max",
     "dim_min",
     "evaluate",
+    "invert",
     "parse_dim",
     "symbols_of",
 ]
@@ -142,6 +143,15 @@ class Dim:
 
 
 DimLike = int | Dim
+
+
+def invert(dim: Dim) -> tuple[Symbol, int, int] | None:
+    """Return (symbol, scale, offset) of a dimension `scale * symbol + offset`, or None where it is no such line."""
+    linear = [(monomial[0], scale) for monomial, scale in dim.terms if len(monomial) == 1]
+    offset = sum(constant for monomial, constant in dim.terms if not monomial)
+    if len(linear) != 1 or len(dim.terms) != 1 + bool(offset) or not isinstance(linear[0][0], Symbol):
+        return None
+    return linear[0][0], linear[0][1], offset
 
 
 def dim_max(left: DimLike, right: DimLike) -> DimLike:

@@ -33,6 +33,8 @@ def mark_shared_views(gm: fx.GraphModule) -> None:
 def _replace_views(graph: fx.Graph, output: fx.Node, root: fx.Node, results: list[fx.Node]) -> None:
     copies = {root: root}
     for result in results:
+        if SHARED in result.meta:  # an attempt before this one, which `strict` stopped
+            continue
         chain: list[fx.Node] = []
         place = result
         while place not in copies:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["explain", "trt"]
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
+from torch.utils._pytree import tree_map_only
 
 from trt_backend.debug import log
 from trt_backend.engine.providers import load_provider
@@ -82,9 +84,13 @@ def explain(
         partition_only(graph, provider, settings, record())
         return make_boxed_func(graph.forward)
 
-    model, args, kwargs = copy.deepcopy((model, args, kwargs))
-    with torch.no_grad():
-        torch.compile(model, backend=_autograd(compile_inference, record))(*args, **kwargs)
+    # Where torch has it (2.13), `isolate_recompiles` keeps explanations out of the model's own few cache entries.
+    known = inspect.signature(torch.compile).parameters
+    isolated: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
+    compiled = torch.compile(copy.deepcopy(model), backend=_autograd(compile_inference, record), **isolated)
+    args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), (args, kwargs))
+    with torch.no_grad(), torch.random.fork_rng():
+        compiled(*args, **kwargs)
     return Report(tuple(records))
 
 

@@ -70,7 +70,7 @@ def split(
         {copies[member]: None for node in region.nodes for member in (node, *_unpackers(node))}
         for region in regions
     ]
-    effects = [copy for node, copy in copies.items() if _has_effect(node)]
+    effects = [copy.name for node, copy in copies.items() if _has_effect(node)]
     outer = fuse_by_partitions(outer, members, prefix=_PREFIX, always_return_tuple=True)
     _keep_order(outer.graph, effects)
     for i in range(len(regions)):
@@ -87,12 +87,13 @@ def split(
     return outer
 
 
-def _keep_order(graph: fx.Graph, effects: Sequence[fx.Node]) -> None:
-    """Run `effects` in the given order, for which the partition has left room; torch sorts by inputs alone."""
+def _keep_order(graph: fx.Graph, effects: Sequence[str]) -> None:
+    """Run `effects` (names) in the given order, for which the partition left room; torch sorts by inputs alone."""
     if len(effects) < 2:
         return
     before: dict[fx.Node, list[fx.Node]] = {node: list(node.all_input_nodes) for node in graph.nodes}
-    for earlier, later in pairwise(effects):
+    named = {node.name: node for node in before}
+    for earlier, later in pairwise(named[name] for name in effects):
         before[later].append(earlier)
     output = graph.output_node()
     for node in TopologicalSorter(before).static_order():

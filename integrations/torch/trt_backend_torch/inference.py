@@ -91,9 +91,19 @@ class InferenceGraph:
 
         region = contain(lowered, record.name, strict=self._options.strict, failed=failed)
         if region is None:
-            return native.forward
+            return _counted(native, record)
         executable = compile_graph(region.graph, self._provider, self._options, record)
         return RegionCall(region, executable, native.forward).call
+
+
+def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[..., Any]:
+    """Return a region that always runs natively (FX calls functions, but not a module's bound method)."""
+
+    def run(*arguments: Any) -> Any:
+        record.count_native_call()
+        return native.forward(*arguments)
+
+    return run
 
 
 def partition_only(
@@ -132,7 +142,10 @@ def partition_only(
     record.native = [reason for node, reason in parts.native.items() if is_compute(node)]
     record.regions = [
         RegionRecord(
-            f"{record.name}.{region.name}", "torch", provider.name, sum(map(is_compute, region.nodes))
+            f"{record.name}.{region.name}",
+            "torch",
+            provider.name,
+            tuple(describe(node) for node in region.nodes if is_compute(node)),
         )
         for region in parts.regions
     ]

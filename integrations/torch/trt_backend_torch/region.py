@@ -13,7 +13,7 @@ from torch import fx
 
 from trt_backend.engine.base import CallShapes, Engine, call_shapes
 from trt_backend.errors import UnsupportedError
-from trt_backend.ir.dims import Dim, DimLike, evaluate
+from trt_backend.ir.dims import Dim, DimLike, evaluate, invert
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.runtime.executable import Executable
 from trt_backend_torch.fx import is_size
@@ -33,13 +33,19 @@ class _Layout:
     strides: tuple[DimLike, ...]
     dense: bool
     dtype: torch.dtype
+    device: torch.device
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> _Layout:
         sizes = tuple(dim_of(size) for size in tensor.shape)
-        strides = tuple(dim_of(stride) for stride in tensor.stride())
+        strides = tuple(
+            1
+            if size == 1 and isinstance(stride, Dim)
+            else stride  # no element is a step along such a dimension
+            for size, stride in zip(sizes, map(dim_of, tensor.stride()), strict=True)
+        )
         dense = physical_order(tensor.shape, tensor.stride()) is not None
-        return cls(sizes, strides, dense, tensor.dtype)
+        return cls(sizes, strides, dense, tensor.dtype, tensor.device)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ class _Input:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """Where a call finds a symbol's value: `scale * value + offset` is an argument, or its size along an axis."""
+
+    position: int
+    axis: int | None
+    scale: int
+    offset: int
+
+    def value(self, arguments: Sequence[Any]) -> int:
+        argument = arguments[self.position]
+        size = argument if self.axis is None else argument.shape[self.axis]
+        return (size - self.offset) // self.scale
+
+
+@dataclass(frozen=True)
 class LoweredRegion:
     """A region's graph, and what its call needs to know.
 
@@ -59,13 +80,13 @@ class LoweredRegion:
         graph: its inputs and outputs are dense and row-major: dimensions in the order in which they lie in memory.
         inputs: the tensor arguments, in the order of the graph's inputs.
         outputs: the region's results: the layout of the next output of the graph, or a size that the host computes.
-        symbols: where the value of each symbol is found: an argument, or (argument, axis).
+        symbols: where the value of each symbol is found.
     """
 
     graph: Graph
     inputs: tuple[_Input, ...]
     outputs: tuple[_Layout | DimLike, ...]
-    symbols: Mapping[str, tuple[int, int | None]]
+    symbols: Mapping[str, _Source]
 
 
 def lower_region(gm: fx.GraphModule, name: str, weights: frozenset[str]) -> LoweredRegion:
@@ -123,8 +144,8 @@ class RegionCall:
             if inputs[i].stride() != signature.input_strides[i]:
                 inputs[i] = _copy(inputs[i], signature.input_strides[i])
         memory = [
-            torch.empty_strided(sizes, strides, dtype=dtype)
-            for sizes, strides, dtype in signature.output_memory
+            torch.empty_strided(sizes, strides, dtype=layout.dtype, device=layout.device)
+            for sizes, strides, layout in signature.output_memory
         ]
         engine.run(
             signature.shapes,
@@ -134,10 +155,7 @@ class RegionCall:
         return tuple(memory) if signature.results is None else signature.results(memory)
 
     def _signature(self, arguments: Sequence[Any]) -> _Signature:
-        key = tuple(
-            arguments[position] if axis is None else arguments[position].shape[axis]
-            for _, (position, axis) in self._sources
-        )
+        key = tuple(source.value(arguments) for _, source in self._sources)
         signature = self._signatures.get(key)
         if signature is None:
             if len(self._signatures) >= _SIGNATURES_KEPT:
@@ -160,10 +178,10 @@ class _Signature:
             for place in region.inputs
         ]
         layouts = [output for output in region.outputs if isinstance(output, _Layout)]
-        self.output_memory: list[tuple[Sizes, Sizes, torch.dtype]] = []
+        self.output_memory: list[tuple[Sizes, Sizes, _Layout]] = []
         for layout in layouts:
             sizes, strides = concrete(layout.sizes), concrete(layout.strides)
-            self.output_memory.append((sizes, strides if layout.dense else _row_major(sizes), layout.dtype))
+            self.output_memory.append((sizes, strides if layout.dense else _row_major(sizes), layout))
         plain = len(layouts) == len(region.outputs) and all(layout.dense for layout in layouts)
         self.results = None if plain else self._rearrange
         self._outputs = [
@@ -195,16 +213,18 @@ def _dense_output(b: Lowering, value: Value, tensor: torch.Tensor) -> Value:
 
 def _symbol_sources(
     graph: Graph, outputs: Sequence[_Layout | DimLike], places: Sequence[fx.Node]
-) -> dict[str, tuple[int, int | None]]:
+) -> dict[str, _Source]:
     """Find an argument, or a dimension of one, for each symbol of the region."""
-    found: dict[str, tuple[int, int | None]] = {}
+    found: dict[str, _Source] = {}
     for position, place in enumerate(places):
         value = place.meta["val"]
         sizes = [(None, value)] if is_size(place) else list(enumerate(value.shape))
         for axis, size in sizes:
             dim = dim_of(size) if isinstance(size, torch.SymInt) else size
-            if isinstance(dim, Dim) and dim.symbol is not None:
-                found.setdefault(dim.symbol.name, (position, axis))
+            line = invert(dim) if isinstance(dim, Dim) else None
+            if line is not None:
+                symbol, scale, offset = line
+                found.setdefault(symbol.name, _Source(position, axis, scale, offset))
     needed = {symbol.name for symbol in graph.symbols}
     for output in outputs:
         dims = (*output.sizes, *output.strides) if isinstance(output, _Layout) else (output,)
@@ -227,7 +247,7 @@ def _row_major(sizes: Sizes) -> Sizes:
 
 
 def _copy(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
-    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     return copy.copy_(tensor)
 
 
@@ -235,7 +255,7 @@ def _with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
     """Return the elements under strides that may have gaps or be 0 (where every element along them is the same)."""
     if tensor.stride() == strides:
         return tensor
-    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     for axis, stride in enumerate(strides):
         tensor = tensor.narrow(axis, 0, 1) if stride == 0 else tensor
     result.as_strided(tensor.shape, strides).copy_(tensor)

@@ -64,8 +64,9 @@ SUMS: dict[str, Case] = {
     "mean dims": _on_each(lambda x: x.mean((-1, 1)), FLOATS, DOUBLES),
     "mean keepdim": (lambda x: x.mean((2, 3), keepdim=True), (IMAGES,)),
     "mean dtype": _on_each(lambda x: x.mean(-1, dtype=torch.float32), INTS, BOOLS),
-    "prod": _on_each(torch.prod, FLOATS, INTS, BOOLS, SCALAR),
-    "prod dim": _on_each(lambda x: x.prod(-1, keepdim=True), FLOATS, INTS),
+    "sum wraps": _on_each(torch.sum, torch.tensor([2**60 + 1, 5, 7]), torch.tensor([2**62] * 3)),
+    "prod": _on_each(torch.prod, FLOATS, SCALAR),
+    "prod dim": _on_each(lambda x: x.prod(-1, keepdim=True), FLOATS),
     "cumsum": _on_each(lambda x: x.cumsum(-1), FLOATS, INTS, BOOLS, NANS, SCALAR),
     "cumsum dtype": _on_each(lambda x: x.cumsum(0, dtype=torch.float32), INTS),
     "var": _on_each(lambda x: x.var(-1), FLOATS, DOUBLES),
@@ -111,13 +112,17 @@ EXTREMES: dict[str, Case] = {
 }
 
 SORTS: dict[str, Case] = {
-    "topk": _on_each(lambda x: torch.topk(x, 2), FLOATS, torch.tensor([4, -1, 9, 2]), DOUBLES),
+    "topk": _on_each(lambda x: torch.topk(x, 2), FLOATS),
     "topk smallest": _on_each(lambda x: torch.topk(x, 2, dim=1, largest=False), FLOATS),
     "topk scalar": _on_each(lambda x: torch.topk(x, 1), SCALAR),
-    "sort": _on_each(torch.sort, FLOATS, torch.tensor([4, -1, 9, 2]), SCALAR),
+    "sort": _on_each(torch.sort, FLOATS, SCALAR),
     "sort stable": _on_each(lambda x: torch.sort(x, dim=1, descending=True, stable=True), FLOATS, INTS),
     "sort bool": _on_each(lambda x: torch.sort(x, stable=True), BOOLS),
     "sort nan": _on_each(lambda x: torch.sort(x[::2], stable=True), NANS),
+    "sort nan and inf": _on_each(
+        lambda x: torch.sort(x, stable=True),
+        torch.tensor([math.nan, 1.0, math.inf, math.nan, 3.4e38, -math.inf]),
+    ),
     "topk nan": _on_each(lambda x: torch.topk(x[::2], 2)[0], NANS),
     "argsort": _on_each(lambda x: torch.argsort(x, 0), FLOATS),
 }
@@ -265,6 +270,10 @@ def test_every_rule_has_a_case() -> None:
 
 
 REFUSED: dict[str, tuple[Case, ReasonKind]] = {
+    "product of integers": ((torch.prod, (INTS,)), ReasonKind.DTYPE),
+    "sort of integers": ((torch.sort, (INTS,)), ReasonKind.UNSUPPORTED),
+    "topk of integers": ((lambda x: torch.topk(x, 1), (INTS,)), ReasonKind.UNSUPPORTED),
+    "sort of doubles": ((torch.sort, (DOUBLES,)), ReasonKind.DTYPE),
     "order": ((lambda x: torch.linalg.vector_norm(x, 3), (FLOATS,)), ReasonKind.UNSUPPORTED),
     "dilation": ((lambda x: F.max_pool2d(x, 2, dilation=2), (IMAGES,)), ReasonKind.UNSUPPORTED),
     "indices": (

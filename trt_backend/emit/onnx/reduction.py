@@ -28,7 +28,7 @@ WIDE = FLOATS | WIDE_INTEGERS
 
 _REDUCE = {
     ReduceKind.SUM: ("ReduceSum", WIDE),
-    ReduceKind.PROD: ("ReduceProd", WIDE),
+    ReduceKind.PROD: ("ReduceProd", FLOATS),
     ReduceKind.MAX: ("ReduceMax", FLOATS | INTEGERS),
     ReduceKind.MIN: ("ReduceMin", FLOATS | INTEGERS),
     ReduceKind.AVG: ("ReduceMean", FLOATS),
@@ -38,11 +38,24 @@ _REDUCE = {
 @RULES.rule(Reduce, {kind: dtypes for kind, (_, dtypes) in _REDUCE.items()})
 def _reduce(m: ModelWriter, op: Reduce, x: Tensor) -> str:
     axes, keep = m.constant(op.axes, DType.INT64), int(op.keep_dims)
+    if x.dtype.is_integer and op.kind is ReduceKind.SUM:
+        wide = m.node("Cast", x.name, to=ONNX_DTYPE[DType.INT64]) if x.dtype is DType.INT32 else x.name
+        total = _integer_sum(m, wide, axes, keep)
+        return m.node("Cast", total, to=ONNX_DTYPE[DType.INT32]) if x.dtype is DType.INT32 else total
     result = m.node(_REDUCE[op.kind][0], x.name, axes, keepdims=keep)
     if op.kind not in (ReduceKind.MAX, ReduceKind.MIN) or not x.dtype.is_float:
         return result
     ordered = m.node("ReduceMin", m.node("Equal", x.name, x.name), axes, keepdims=keep)
     return m.node("Where", ordered, result, m.constant(np.nan, x.dtype))  # ONNX Runtime's kernels lose NaN
+
+
+def _integer_sum(m: ModelWriter, x: str, axes: str, keep: int) -> str:
+    """Return a sum that is exact and wraps: ONNX Runtime 1.23 sums int64 in float64, so halves of 32 bits are summed."""
+    half = m.constant(2**32, DType.INT64)
+    high = m.node("Div", x, half)
+    low = m.node("Sub", x, m.node("Mul", high, half))
+    total = m.node("Mul", m.node("ReduceSum", high, axes, keepdims=keep), half)
+    return m.node("Add", total, m.node("ReduceSum", low, axes, keepdims=keep))
 
 
 @RULES.rule(Softmax, FLOATS)

@@ -123,7 +123,6 @@ RULES.rules(
         _aten.fmod.Scalar: _DIV,
         _aten.fmod.Tensor: _DIV,
         _aten.remainder.Scalar: ElementwiseKind.FLOOR_DIV,
-        _aten.remainder.Scalar_Tensor: ElementwiseKind.FLOOR_DIV,
         _aten.remainder.Tensor: ElementwiseKind.FLOOR_DIV,
     },
 )
