@@ -155,7 +155,7 @@ def test_fully_convolutional_with_dynamic_image_sizes(report):
         for h, w in ((16, 16), (24, 8), (8, 32), (32, 16)):
             x = torch.randn(2, 3, h, w, generator=torch.Generator().manual_seed(h))
             assert_close(compiled(x), model(x))
-    report.engines_ran(calls=4, share=0.98)
+    report.engines_ran(calls=4, share=0.95)
 
 
 def test_integer_arguments(report):
