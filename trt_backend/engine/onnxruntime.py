@@ -40,9 +40,8 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 _FOLDED = (Convolution, Deconvolution, BatchNorm)
 _MANY_ROWS = 64
-_MODEL_LIMIT = (
-    3 << 29
-)  # bytes of weights; a serialized model ends at 2 GiB (protobuf), and it holds more than weights
+# Bytes of weights: a serialized model ends at 2 GiB (protobuf), and it holds more than weights.
+_MODEL_LIMIT = 3 << 29
 _SILENT = 4  # the log level "fatal": errors reach the user as exceptions
 
 
@@ -88,8 +87,10 @@ class OnnxRuntimeProvider:
         settings = _ort.SessionOptions()
         settings.log_severity_level = _SILENT
         settings.intra_op_num_threads = options.threads or 0
-        # Idle workers that spin would take the cores from the framework, whose own workers run in between.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Workers spin for their next piece of a run, which is far quicker than waking them, but not after it: they would
+        # take the cores from the framework, whose own workers run in between.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             session = _ort.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
         except _ERRORS as error:
