@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from timing import ratio
 
 from trt_backend.errors import Reason, ReasonKind
 from trt_backend.partition import partition
@@ -68,26 +71,31 @@ def fan(size: int) -> Table:
     return Table(edges, [bool(v % 2) for v in range(size)])
 
 
-def measure(make: Callable[[int], Table], size: int, min_block_size: int) -> float:
-    """Return the CPU seconds of the best of three runs, which other processes disturb least."""
-    graph = make(size)
-    times: list[float] = []
-    for _ in range(3):
-        start = time.process_time()
-        partition(graph, graph.guard, min_block_size)
-        times.append(time.process_time() - start)
-    return min(times)
+ROUNDS = 7
+
+
+def seconds(graph: Table, min_block_size: int) -> float:
+    """Return the CPU seconds of one run."""
+    start = time.process_time()
+    partition(graph, graph.guard, min_block_size)
+    return time.process_time() - start
 
 
 def main() -> None:
     """Print a line for each kind of graph."""
-    print("Seconds, the best of three runs each.\n")
+    print(f"Medians of {ROUNDS} rounds, in which both sizes take turns; CPU seconds.\n")
     print("| graph | min_block_size | 10^4 nodes | 10^5 nodes | ratio |\n|---|---|---|---|---|")
     for make in (random_local, random_global, chain, fan):
+        small, large = make(10**4), make(10**5)
         for min_block_size in (1, 5):
-            small, large = (measure(make, size, min_block_size) for size in (10**4, 10**5))
-            row = f"{make.__name__} | {min_block_size} | {small:.3f} | {large:.3f} | {large / small:.1f}"
-            print(f"| {row} |", flush=True)
+            runs = [(seconds(small, min_block_size), seconds(large, min_block_size)) for _ in range(ROUNDS)]
+            medians = [statistics.median(column) for column in zip(*runs, strict=True)]
+            row = ratio([b for _, b in runs], [a for a, _ in runs])
+            print(
+                f"| {make.__name__} | {min_block_size} | {medians[0]:.3f} | {medians[1]:.3f} "
+                f"| {row.ratio:.1f} ({row.low:.1f} to {row.high:.1f}) |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

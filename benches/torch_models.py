@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from timing import paired
+from timing import Work, paired
 from transformers import AutoModel, ResNetConfig, ResNetForImageClassification
 from transformers.utils import logging as transformers_logging
 
@@ -62,27 +63,42 @@ class ResNet50(torch.nn.Module):
         return (torch.randn(batch, 3, 224, 224),)
 
 
+BACKENDS: dict[str, dict[str, Any] | None] = {
+    "eager": None,
+    "inductor": {"backend": "inductor"},
+    "trt": {"backend": "trt"},
+    "trt, live weights": {"backend": "trt", "options": {"freeze_weights": False}},
+}
+
+
+def work(make: type[MiniLM] | type[ResNet50], batch: int, compiled: dict[str, Any] | None) -> Work:
+    """Return the call of one backend, and a function that returns its output and its report."""
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("highest")
+    transformers_logging.disable_progress_bar()
+    model, arguments = make().eval(), make.example(batch)
+    function = model if compiled is None else torch.compile(model, **compiled)
+
+    def call() -> Tensor:
+        with torch.inference_mode():
+            return function(*arguments)
+
+    return call, lambda: (call().numpy(), trt_backend.report().to_dict())
+
+
 def measure(make: type[MiniLM] | type[ResNet50], batch: int, rounds: int) -> Iterator[str]:
     """Yield the lines of one model at one batch size."""
-    torch._dynamo.reset()
-    trt_backend.reset_report()
-    torch.manual_seed(0)
-    model, arguments = make().eval(), make.example(batch)
-    ours = torch.compile(model, backend="trt")
-    inductor = torch.compile(model, backend="inductor")
-
-    def call(function: Callable[..., Tensor]) -> Callable[[], Tensor]:
-        return lambda: function(*arguments)
-
-    with torch.inference_mode():
-        rows = paired({"eager": call(model), "inductor": call(inductor), "trt": call(ours)}, rounds)
-        expected = model(*arguments)
-        error = ((ours(*arguments) - expected).abs().max() / expected.abs().max()).item()
-    report = trt_backend.report().to_dict()
-    share = report["ops_in_engines"] / report["ops_total"]
-    assert all(region["native_calls"] == 0 for region in report["regions"]), report
+    contenders = {name: (work, (make, batch, compiled)) for name, compiled in BACKENDS.items()}
+    rows, reports = paired(contenders, rounds)
+    expected = reports["eager"][0]
     for name, row in rows.items():
-        engines = f"{len(report['regions'])}, {share:.1%} | {error:.0e}" if name == "trt" else "|"
+        result, report = reports[name]
+        engines = "|"
+        if report["regions"]:
+            assert all(region["native_calls"] == 0 for region in report["regions"]), report
+            share = report["ops_in_engines"] / report["ops_total"]
+            error = abs(result - expected).max() / abs(expected).max()
+            engines = f"{len(report['regions'])}, {share:.1%} | {error:.0e}"
         yield f"| {make.__name__} | {batch} | {name} | {row} | {engines} |"
 
 
@@ -91,10 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=31, help="paired rounds of each model and batch size")
     rounds = parser.parse_args().rounds
-    transformers_logging.disable_progress_bar()
-    torch.set_float32_matmul_precision("highest")
     print(
-        f"Medians of {rounds} paired rounds on {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"Medians of {rounds} paired rounds on {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        "each backend in a process of its own;"
     )
     print(f"the ratio is to eager, median (quartiles); MiniLM on {SEQUENCE} tokens.\n")
     print("| model | batch | backend | latency | ratio to eager | regions, ops in engines | relative error |")

@@ -42,6 +42,9 @@ _FOLDED = (Convolution, Deconvolution, BatchNorm)
 _MANY_ROWS = 64
 # Bytes of weights: a serialized model ends at 2 GiB (protobuf), and it holds more than weights.
 _MODEL_LIMIT = 3 << 29
+# ONNX Runtime fuses a sum with the layer norm after it into one node, whose kernel is several times slower than the two:
+# 0.54 ms against 0.13 ms for 512 rows of 384 (MiniLM, version 1.31, 2 cores).
+_DISABLED = ["SkipLayerNormFusion"]
 _SILENT = 4  # the log level "fatal": errors reach the user as exceptions
 
 
@@ -92,7 +95,9 @@ class OnnxRuntimeProvider:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            session = _ort.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
+            session = _ort.InferenceSession(
+                blob, settings, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
+            )
         except _ERRORS as error:
             raise BuildError(f"ONNX Runtime {_ort.__version__} refuses the model: {error}") from error
         return OnnxRuntimeEngine(session, graph)
