@@ -20,11 +20,11 @@ from trt_backend.emit.onnx import emit_onnx, support
 from trt_backend.emit.onnx.model import ONNX_DTYPE
 from trt_backend.engine.base import CallShapes
 from trt_backend.errors import BuildError, Reason, RunError
-from trt_backend.ir.graph import Graph, Node, Value
+from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.ops.base import Op
-from trt_backend.ir.ops.contraction import Convolution, Deconvolution, MatrixMultiply
+from trt_backend.ir.ops.contraction import Convolution, Deconvolution
 from trt_backend.ir.ops.elementwise import BatchNorm
-from trt_backend.ir.types import TensorType, is_static, volume
+from trt_backend.ir.types import TensorType, is_static
 from trt_backend.options import CompileOptions
 
 _ort: Any = onnxruntime  # untyped
@@ -39,7 +39,6 @@ _ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 _FOLDED = (Convolution, Deconvolution, BatchNorm)
-_MANY_ROWS = 64
 # Bytes of weights: a serialized model ends at 2 GiB (protobuf), and it holds more than weights.
 _MODEL_LIMIT = 3 << 29
 # ONNX Runtime fuses a sum with the layer norm after it into one node, whose kernel is several times slower than the two:
@@ -59,10 +58,9 @@ class OnnxRuntimeProvider:
         return support(op, inputs)
 
     def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
-        """Return the weights that ONNX Runtime blocks, folds or packs when constant, where that pays (ADR 2).
+        """Return the weights of convolutions and batch norms, which ONNX Runtime blocks and folds when constant.
 
-        Those of convolutions and batch norms, and of matrix products of many rows: few rows are multiplied in the time
-        that comparing the contents takes.
+        Those of matrix products stay live: packing them ahead gains less than comparing their contents costs (ADR 2).
         """
         fixed: dict[Value, frozenset[Value]] = {value: frozenset((value,)) for value in graph.weights}
         fixed |= {constant.value: frozenset() for constant in graph.constants}
@@ -71,7 +69,7 @@ class OnnxRuntimeProvider:
             if node.inputs and all(value in fixed for value in node.inputs):
                 sources = frozenset[Value]().union(*(fixed[value] for value in node.inputs))
                 fixed |= dict.fromkeys(node.outputs, sources)
-            elif isinstance(node.op, _FOLDED) or _is_large_product(node):
+            elif isinstance(node.op, _FOLDED):
                 found |= {source for value in node.inputs[1:] for source in fixed.get(value, frozenset())}
         positions = tuple(
             i for i, value in enumerate(graph.inputs) if value in found and is_static(value.shape)
@@ -101,13 +99,6 @@ class OnnxRuntimeProvider:
         except _ERRORS as error:
             raise BuildError(f"ONNX Runtime {_ort.__version__} refuses the model: {error}") from error
         return OnnxRuntimeEngine(session, graph)
-
-
-def _is_large_product(node: Node) -> bool:
-    if not isinstance(node.op, MatrixMultiply):
-        return False
-    rows = volume(node.outputs[0].shape[:-1])
-    return isinstance(rows, int) and rows >= _MANY_ROWS
 
 
 def provider() -> OnnxRuntimeProvider:
