@@ -1,8 +1,9 @@
 """A zoo of small models with random weights: one function each, returning (module in eval mode, make_inputs(batch)).
 
-Nothing is downloaded; every weight and input follows from a fixed seed. Weights are drawn so that activations keep a
-scale near one and no output is degenerate (batch norm statistics and layer scales are random too). `resnet50()` is the
-full-size network for benchmarks; it is not in `ZOO`.
+Nothing is downloaded; every weight and input follows from a fixed seed, with the same numbers on every device: they are
+drawn on the CPU and lie on torch's default device. Weights are drawn so that activations keep a scale near one and no
+output is degenerate (batch norm statistics and layer scales are random too). `resnet50()` is the full-size network for
+benchmarks; it is not in `ZOO`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "gpt2_with_cache",
     "lstm",
     "mobilenet_v2",
+    "randn",
     "randomise",
     "resnet",
     "resnet50",
@@ -41,35 +43,49 @@ Built = tuple[nn.Module, Callable[[int], tuple[Tensor, ...]]]
 VOCAB = 99
 
 
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Draw normal numbers from a seed of their own."""
+    rng = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(*shape, generator=rng, device="cpu").to(torch.get_default_device())
+
+
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Draw every parameter and running statistic anew, from `seed`; returns the module in eval mode."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator("cpu").manual_seed(seed)
+
+    def normal(t: Tensor, std: float) -> None:
+        t.copy_(torch.empty_like(t, device="cpu").normal_(0, std, generator=rng))
+
+    def uniform(t: Tensor) -> None:
+        t.copy_(torch.empty_like(t, device="cpu").uniform_(0.6, 1.4, generator=rng))
+
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     with torch.no_grad():
         for name, p in module.named_parameters():
             if id(p) in embeddings:
-                p.normal_(0, 0.5, generator=rng)
+                normal(p, 0.5)
             elif p.ndim >= 2 and p.numel() > p.shape[0]:
                 fan_in = p[0].numel() if p.ndim != 3 or p.shape[0] > 1 else p.shape[-1]
-                p.normal_(0, 1 / math.sqrt(fan_in), generator=rng)
+                normal(p, 1 / math.sqrt(fan_in))
             elif "bias" in name:
-                p.normal_(0, 0.1, generator=rng)
+                normal(p, 0.1)
             else:  # the scale of a norm layer, a layer scale
-                p.uniform_(0.6, 1.4, generator=rng)
+                uniform(p)
         for name, b in module.named_buffers():
             if name.endswith("running_mean"):
-                b.normal_(0, 0.2, generator=rng)
+                normal(b, 0.2)
             elif name.endswith("running_var"):
-                b.uniform_(0.6, 1.4, generator=rng)
+                uniform(b)
     return module.eval()
 
 
 def _images(size: int, batch: int) -> tuple[Tensor, ...]:
-    return (torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch)),)
+    return (randn(batch, 3, size, size, seed=batch),)
 
 
 def _tokens(length: int, masked: bool, batch: int) -> tuple[Tensor, ...]:
-    ids = torch.randint(0, VOCAB, (batch, length), generator=torch.Generator().manual_seed(batch))
+    rng = torch.Generator("cpu").manual_seed(batch)
+    ids = torch.randint(0, VOCAB, (batch, length), generator=rng, device="cpu").to(torch.get_default_device())
     if not masked:
         return (ids,)
     mask = torch.ones(batch, length, dtype=torch.int64)

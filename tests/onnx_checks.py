@@ -1,10 +1,9 @@
-"""Running ONNX models in tests, and comparing arrays."""
+"""Running ONNX models in tests."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +13,6 @@ import onnxruntime
 from trt_backend.emit.onnx import emit_onnx
 from trt_backend.ir.graph import Graph
 
-TOLERANCE = {"float16": 4e-3, "bfloat16": 2e-2, "float32": 2e-5, "float64": 1e-9}
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -52,16 +50,6 @@ def run_graph(
     model = emit_onnx(graph)
     onnx.checker.check_model(model)
     return run_model(model, inputs, symbols)
-
-
-def assert_same(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray], factor: float = 1.0) -> None:
-    """Require equal dtypes, shapes and elements, floats within the tolerance of their type times `factor`."""
-    assert len(got) == len(wanted)
-    for left, right in zip(got, wanted, strict=True):
-        assert (left.dtype, left.shape) == (right.dtype, right.shape)
-        tolerance = TOLERANCE.get(right.dtype.name, 0) * factor
-        wide: Any = np.float64 if tolerance else right.dtype
-        np.testing.assert_allclose(left.astype(wide), right.astype(wide), rtol=tolerance, atol=tolerance)
 
 
 def _ort_value(array: np.ndarray) -> onnxruntime.OrtValue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BuildError",
     "InvalidGraphError",
+    "NotReadyError",
     "OptionError",
     "ProviderUnavailableError",
     "Reason",
@@ -80,3 +81,7 @@ class UnsupportedError(BuildError):
 
 class RunError(TrtBackendError):
     """A built engine failed to run; the call runs natively (`strict=True` raises)."""
+
+
+class NotReadyError(TrtBackendError):
+    """An engine is still being built, or is not worth building yet; this call runs natively, which is no failure."""

@@ -12,7 +12,14 @@ from typing import Any
 
 from trt_backend.errors import OptionError
 
-_PROVIDERS = ("auto", "onnxruntime")
+_CHOICES = {
+    "provider": ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime"),
+    "precision": ("auto", "tf32"),
+    "build": ("lazy", "background"),
+    "choose": ("always", "measured"),
+    "native": ("eager", "inductor"),
+    "weight_check": ("signals", "contents"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,36 +27,60 @@ class CompileOptions:
     """The options of one compilation.
 
     Attributes:
-        provider: which engines run regions: "onnxruntime" (CPU), or "auto" for the best of this machine.
+        provider: which engines run regions: "tensorrt" and "tensorrt_rtx" (GPU), "onnxruntime" (CPU), or "auto" for what
+            is installed and fits where the tensors are.
+        precision: "auto" computes in the element types of the model; "tf32" lets float32 products and convolutions round
+            their factors to TF32, on GPUs that have it.
+        build: "lazy" builds an engine at the first call that needs it; "background" runs natively meanwhile.
+        choose: "always" runs the engine; "measured" times it and native once for each signature, on the real inputs, and
+            keeps the faster.
+        native: how regions run without an engine: "eager", or compiled by "inductor".
         min_block_size: regions with fewer compute ops (views do not count) stay native; 1 or more.
         threads: threads of one CPU engine; None for as many as the framework uses.
         freeze_weights: build weights into engines where that pays; each call compares their contents, so that they are
             never stale. False has engines read them as inputs: slower, but without a second copy in memory.
+        weight_check: what makes TensorRT's engines look for changed weights: "signals" (identity, address and version of
+            each parameter, an optimizer step, a training forward), or "contents": each call compares them, which is
+            slow, but notices writes that nothing signals (`p.data.add_(...)`).
         max_engines: how many sets of weights of one region are kept frozen at a time; 1 or more.
+        workspace_bytes: the most memory that a kernel of TensorRT may use; None for no limit.
+        optimization_level: how long TensorRT looks for fast kernels, 0 (shortest build) to 5; None for its default.
+        cuda_graphs: launch an engine as one CUDA graph: less time on the CPU for a copy of inputs and outputs.
+        cache_dir: where engines are kept between processes; None for the user's cache folder.
         strict: raise where a region cannot be built or run, instead of running it natively.
         fuel: build at most this many regions of a graph and leave the rest native, to bisect a wrong answer.
         dump_dir: a folder to write every region's IR, after each pass, and its model to.
     """
 
     provider: str = "auto"
+    precision: str = "auto"
+    build: str = "lazy"
+    choose: str = "always"
+    native: str = "eager"
     min_block_size: int = 3
     threads: int | None = None
     freeze_weights: bool = True
+    weight_check: str = "signals"
     max_engines: int = 4
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+    cuda_graphs: bool = False
+    cache_dir: str | None = None
     strict: bool = False
     fuel: int | None = None
     dump_dir: str | None = None
 
     def __post_init__(self) -> None:
-        if self.provider not in _PROVIDERS:
-            legal = ", ".join(map(repr, _PROVIDERS))
-            raise OptionError(
-                f"provider={self.provider!r} is none of {legal}{_suggest(str(self.provider), _PROVIDERS)}"
-            )
+        for name, legal in _CHOICES.items():
+            _check_choice(name, getattr(self, name), legal)
         _check_count("min_block_size", self.min_block_size, least=1, optional=False)
         _check_count("threads", self.threads, least=1)
         _check_type("freeze_weights", self.freeze_weights, bool)
         _check_count("max_engines", self.max_engines, least=1, optional=False)
+        _check_count("workspace_bytes", self.workspace_bytes, least=0)
+        _check_count("optimization_level", self.optimization_level, least=0)
+        _check_type("cuda_graphs", self.cuda_graphs, bool)
+        _check_type("cache_dir", self.cache_dir, (str, type(None)))
         _check_count("fuel", self.fuel, least=0)
         _check_type("strict", self.strict, bool)
         _check_type("dump_dir", self.dump_dir, (str, type(None)))
@@ -74,6 +105,12 @@ class CompileOptions:
 def _suggest(given: str, known: tuple[str, ...] | list[str]) -> str:
     close = difflib.get_close_matches(given, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_choice(name: str, value: object, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        names = ", ".join(map(repr, legal))
+        raise OptionError(f"{name}={value!r} is none of {names}{_suggest(str(value), legal)}")
 
 
 def _check_count(name: str, value: object, *, least: int, optional: bool = True) -> None:

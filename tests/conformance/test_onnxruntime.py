@@ -7,8 +7,9 @@ from enum import Enum
 
 import pytest
 
+from array_checks import assert_same
 from conformance.cases import CASES, Case
-from onnx_checks import assert_same, run_graph
+from onnx_checks import run_graph
 from trt_backend.emit.onnx import support
 from trt_backend.emit.onnx.rules import RULES
 from trt_backend.emit.rules import op_label, working_dtypes

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_checks import assert_same, run_graph, session
+from array_checks import assert_same
+from onnx_checks import run_graph, session
 from trt_backend.emit.onnx import emit_onnx
 from trt_backend.errors import InvalidGraphError, ReasonKind, UnsupportedError
 from trt_backend.ir.builder import Builder

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from trt_backend.debug import Dump
-from trt_backend.engine.base import call_shapes
+from trt_backend.engine.base import CPU_HOST, call_shapes
 from trt_backend.engine.onnxruntime import OnnxRuntimeEngine, provider
+from trt_backend.engine.profile import EVERYTHING
 from trt_backend.engine.providers import PROVIDERS, load_provider
 from trt_backend.errors import BuildError, ProviderUnavailableError, RunError
 from trt_backend.ir.builder import Builder
@@ -32,13 +34,13 @@ def product() -> Graph:
 
 def engine(graph: Graph) -> OnnxRuntimeEngine:
     stack = provider()
-    return stack.load(stack.build(graph, OPTIONS, Dump(None)), graph, OPTIONS)
+    return stack.load(stack.build(graph, EVERYTHING, OPTIONS, Dump(None)), graph, OPTIONS)
 
 
 def run(loaded: OnnxRuntimeEngine, graph: Graph, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     result = np.empty((x.shape[0], 2), np.float32)
     shapes = call_shapes(graph, {"n": x.shape[0]})
-    loaded.run(shapes, [x.ctypes.data, w.ctypes.data], [result.ctypes.data])
+    loaded.run(shapes, [x.ctypes.data, w.ctypes.data], [result.ctypes.data], CPU_HOST)
     return result
 
 
@@ -81,11 +83,17 @@ def test_a_run_that_onnxruntime_refuses_is_a_run_error() -> None:
     shapes = call_shapes(wrong.build([w]), {"n": 2})
     memory = [np.zeros(value.shape, np.float32) for value in (x, w, w)]
     with pytest.raises(RunError, match=r"ONNX Runtime .* failed"):
-        loaded.run(shapes, [array.ctypes.data for array in memory[:2]], [memory[2].ctypes.data])
+        loaded.run(shapes, [array.ctypes.data for array in memory[:2]], [memory[2].ctypes.data], CPU_HOST)
 
 
 def test_auto_is_the_first_provider_whose_stack_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_provider("auto").name == load_provider("onnxruntime").name == "onnxruntime"
-    monkeypatch.setitem(PROVIDERS, "onnxruntime", "trt_backend_missing_stack")
-    with pytest.raises(ProviderUnavailableError, match="pip install trt_backend_missing_stack"):
+    missing = dataclasses.replace(PROVIDERS["onnxruntime"], module="trt_backend_missing_stack")
+    monkeypatch.setitem(PROVIDERS, "onnxruntime", missing)
+    with pytest.raises(ProviderUnavailableError, match="pip install 'onnxruntime'"):
         load_provider("auto")
+
+
+def test_the_tensors_device_chooses() -> None:
+    with pytest.raises(ProviderUnavailableError, match="tpu"):
+        load_provider("auto", "tpu")

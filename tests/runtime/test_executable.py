@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trt_backend.engine.base import CallShapes, Engine
+from trt_backend.engine.base import CallShapes, Engine, Host
 from trt_backend.errors import BuildError, ReasonKind, RunError, UnsupportedError
 from trt_backend.report import RegionRecord
 from trt_backend.runtime.executable import Executable
@@ -19,7 +19,7 @@ from trt_backend.runtime.executable import Executable
 class Doubler:
     """An engine in name only; the calls below compute."""
 
-    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         raise AssertionError("not called here")
 
 

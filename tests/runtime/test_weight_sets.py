@@ -10,6 +10,7 @@ import pytest
 from trt_backend.debug import Dump
 from trt_backend.engine.base import CallShapes, Engine, call_shapes
 from trt_backend.engine.onnxruntime import provider
+from trt_backend.engine.profile import EVERYTHING
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, Symbol
 from trt_backend.ir.graph import Graph
@@ -33,12 +34,12 @@ class Convolved:
         self.shapes: dict[int, CallShapes] = {}
         frozen = provider().worth_freezing(self.graph)
         assert frozen == (1,)
-        self.engine = WeightSets(self.graph, frozen, self.build, capacity)
+        self.engine = WeightSets(self.graph, frozen, self.build, provider().read, capacity, live=True)
 
     def build(self, graph: Graph) -> Engine:
         stack = provider()
         self.built.append("live" if graph.weights else "frozen")
-        return stack.load(stack.build(graph, OPTIONS, Dump(None)), graph, OPTIONS)
+        return stack.load(stack.build(graph, EVERYTHING, OPTIONS, Dump(None)), graph, OPTIONS)
 
     def check(self, w: np.ndarray, n: int = 4) -> None:
         """Call, and compare with NumPy."""

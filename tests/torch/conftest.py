@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo
 
 # For `models`, `torch_checks` and `harness`, in any import mode.
 for _folder in (Path(__file__).parents[1], Path(__file__).parent, Path(__file__).parent / "lower"):
@@ -17,9 +16,6 @@ for _folder in (Path(__file__).parents[1], Path(__file__).parent, Path(__file__)
         sys.path.insert(0, str(_folder))
 
 import torch_checks  # noqa: E402
-
-if torch_checks.ON_TRT:
-    import trt_backend
 
 torch.set_num_threads(2)
 
@@ -32,25 +28,25 @@ def pytest_configure(config: pytest.Config) -> None:
         ("The .grad attribute of a Tensor", "UserWarning"),  # dynamo, looking at a loss
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{message}:{category}")
+    if (
+        config.getoption("--device") == "cuda"
+    ):  # GPU machines have other versions of torch, with warnings of their own
+        config.addinivalue_line("filterwarnings", r"default:::torch(\.|$)")
+        config.addinivalue_line("filterwarnings", "ignore:Please use the new API settings to control TF32")
 
 
 @pytest.fixture(autouse=True)
-def fresh(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each test starts with an empty dynamo, report and seed, and fails where the report then names a bug of ours."""
-    _reset()
-    torch.manual_seed(0)
-    yield
+def fresh(request: pytest.FixtureRequest, device: str) -> Iterator[None]:
+    """Each test starts with an empty dynamo, report and seed, and fails where the report then names a bug of ours.
+
+    Its new tensors lie on the device that `--device` names.
+    """
+    with torch_checks.fresh_state(device):
+        yield
     bugs: list[str] = []
     if torch_checks.ON_TRT and not request.node.get_closest_marker("may_report_bug"):
         bugs = [r for r in torch_checks.ReportChecks().reasons() if torch_checks.kind_of(r) == "bug"]
     assert not bugs, bugs
-
-
-def _reset() -> None:
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    if torch_checks.ON_TRT:
-        trt_backend.reset_report()
 
 
 @pytest.fixture

@@ -85,12 +85,11 @@ def test_illegal_value(name, value, legal):
 
 
 @needs_trt
-@pytest.mark.parametrize("provider", ["tensorrt", "tensorrt_rtx"])
-def test_a_provider_that_is_not_there(provider):
-    error = error_in({"provider": provider})
-    assert isinstance(error, errors.OptionError | errors.ProviderUnavailableError)
-    assert provider in str(error)
-    assert "onnxruntime" in str(error), "says what there is"
+@pytest.mark.cpu_only(reason="where there is a GPU, TensorRT is there")
+def test_a_provider_that_is_not_there():
+    error = error_in({"provider": "tensorrt"})
+    assert isinstance(error, errors.ProviderUnavailableError)
+    assert "pip install 'trt-backend[tensorrt]'" in str(error)
 
 
 @needs_trt
@@ -189,7 +188,7 @@ def test_an_op_without_a_rule(report):
         return torch.linalg.qr((x * 2).exp())[1].abs().sum(0) + 1
 
     compiled = compile_trt(exotic)
-    x = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(4, 4)
     with torch.no_grad():
         assert_close(compiled(x), exotic(x))
     report.engines_ran(calls=2)

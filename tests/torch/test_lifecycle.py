@@ -7,14 +7,25 @@ import gc
 import pickle
 import subprocess
 import sys
-import threading
 import weakref
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
-from torch_checks import ON_TRT, assert_close, compile_trt, graphs_compiled, kind_of, needs_trt
+from torch_checks import (
+    ON_TRT,
+    assert_close,
+    compile_options,
+    compile_trt,
+    device,
+    graphs_compiled,
+    in_threads,
+    kind_of,
+    needs_trt,
+    provider,
+    silent_writes,
+)
 
 import models
 
@@ -29,7 +40,7 @@ def mlp():
 
 
 def rows(n, seed=0):
-    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed))
+    return models.randn(n, 6, seed=seed)
 
 
 # -- the end --
@@ -71,7 +82,7 @@ def test_a_model_that_is_dropped_is_freed(reset, report):
 @pytest.mark.parametrize("when", ["before running", "after running"])
 def test_a_copy_of_the_compiled_model_runs(how, when, tmp_path, report):
     model, make_inputs = models.resnet()
-    compiled, inputs = compile_trt(model), make_inputs(2)
+    compiled, inputs = compile_trt(model, options=silent_writes()), make_inputs(2)
     with torch.no_grad():
         if when == "after running":
             compiled(*inputs)
@@ -82,11 +93,11 @@ def test_a_copy_of_the_compiled_model_runs(how, when, tmp_path, report):
         else:
             torch.save(compiled, tmp_path / "model.pt")
             twin = torch.load(tmp_path / "model.pt", weights_only=False)
-        with report.engines_run():
+        with report.engines_run(rebuilds=True):
             assert_close(twin(*inputs), model(*inputs))
         for p in twin.parameters():
             p.data.mul_(1.1)
-        with report.engines_run():
+        with report.engines_run(rebuilds=True):
             assert_close(compiled(*inputs), model(*inputs))  # the original did not move
         assert not torch.allclose(twin(*inputs).logits, model(*inputs).logits)
 
@@ -97,32 +108,11 @@ def test_state_dict_goes_through(report):
     with torch.no_grad():
         compiled(rows(4))
         compiled.load_state_dict({f"_orig_mod.{k}": v for k, v in other.state_dict().items()})
-        with report.engines_run():
+        with report.engines_run(rebuilds=True):
             assert_close(compiled(rows(4)), other(rows(4)))
 
 
 # -- threads --
-
-
-def in_threads(count, work):
-    """Run `work(i)` in `count` threads that start together; raises what any of them raised."""
-    barrier, errors = threading.Barrier(count), []
-
-    def run(i):
-        try:
-            barrier.wait(30)
-            work(i)
-        except BaseException as e:
-            errors.append(e)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(120)
-    assert not any(t.is_alive() for t in threads), "a thread hangs"
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "first call"])
@@ -144,8 +134,8 @@ def test_eight_threads(warm, dynamic, report):
                 assert_close(compiled(inputs[i]), wanted[i])
 
     in_threads(8, work)
-    report.engines_ran(calls=160 + warm, exactly=True)
-    if ON_TRT:
+    report.engines_ran(calls=160 + warm, exactly=True, rebuilds=dynamic)
+    if ON_TRT and not (dynamic and device() == "cuda"):  # where a wider range of sizes is another engine
         used = [r["engines"] for r in report.data["regions"] if r["engine_calls"]]
         assert used == [1] * len(
             used
@@ -157,7 +147,7 @@ def test_eight_threads(warm, dynamic, report):
 def test_threads_while_weights_move(report):
     """Two threads, each with its own model of one class (so of one graph), one of which is being trained."""
     still, moving = mlp(), mlp()
-    compiled = {m: compile_trt(m) for m in (still, moving)}
+    compiled = {m: compile_trt(m, options=silent_writes()) for m in (still, moving)}
     with torch.no_grad():
         want = still(rows(4))
 
@@ -171,7 +161,7 @@ def test_threads_while_weights_move(report):
                     assert_close(compiled[moving](rows(4)), moving(rows(4)))
 
     in_threads(2, work)
-    report.engines_ran(calls=60)
+    report.engines_ran(calls=60, rebuilds=True)
 
 
 # -- errors --
@@ -206,6 +196,7 @@ def test_a_wrong_shape_raises_and_the_next_call_runs(report):
             assert_close(compiled(rows(4)), model(rows(4)))
 
 
+@pytest.mark.cpu_only(reason="eager's assertion on a GPU leaves a process that can use it no more")
 def test_an_index_out_of_range_raises(report):
     """An error that only the values show is not an answer."""
     model = models.randomise(nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 2), nn.ReLU()))
@@ -322,9 +313,7 @@ class Named(nn.Module):
 
 def test_module_compile_in_place(report):
     model, reference = Named(), Named()
-    model.compile(
-        **({"backend": "trt", "options": {"min_block_size": 1}} if ON_TRT else {"backend": "aot_eager"})
-    )
+    model.compile(**compile_options(None))
     with torch.no_grad():
         assert_close(model(rows(4)), reference(rows(4)))
     assert list(model.state_dict()) == list(reference.state_dict())
@@ -358,8 +347,11 @@ def test_calls_from_a_hook(report):
 
 
 _BY_NAME = """
+import sys
 import torch
-assert "trt_backend_torch" not in __import__("sys").modules
+if sys.argv[1] != "cpu":
+    torch.set_default_device(sys.argv[1])
+assert "trt_backend_torch" not in sys.modules
 f = torch.compile(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Softmax(-1)), backend="trt")
 x = torch.randn(2, 4)
 with torch.no_grad():
@@ -376,7 +368,7 @@ print("fine")
 def test_the_backend_is_found_by_its_name(tmp_path):
     """A fresh process that imports nothing of ours; it also prints nothing that it was not asked for."""
     done = subprocess.run(
-        [sys.executable, "-c", _BY_NAME], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", _BY_NAME, device()], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine\n"
@@ -450,7 +442,7 @@ def test_the_report(report):
     assert len({r["name"] for r in data["regions"]}) == 2
     for region in data["regions"]:
         assert region["framework"] == "torch"
-        assert region["provider"] == "onnxruntime"
+        assert region["provider"] == provider()
         assert (region["ops"], region["engines"], region["engine_calls"], region["native_calls"]) == (
             2,
             1,
@@ -547,10 +539,11 @@ def test_explain_as_often_as_one_likes():
 
 @needs_trt
 def test_explain_draws_no_random_numbers():
+    state = torch.get_rng_state if device() == "cpu" else torch.cuda.get_rng_state
     torch.manual_seed(0)
-    before = torch.get_rng_state()
+    before = state()
     trt_backend_torch.explain(lambda x: torch.dropout(x, 0.5, train=True).exp(), torch.ones(3))
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(state(), before)
 
 
 @needs_trt

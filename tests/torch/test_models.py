@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch_checks import ON_TRT, assert_close, graphs_compiled
+from torch_checks import ON_TRT, assert_close, device, graphs_compiled
 
 import models
 
@@ -19,9 +19,10 @@ def test_answers_as_eager(name, batches, compile_trt, report):
         model, dynamic=False if batches == "static" else None, options={"min_block_size": 3}
     )
     graphs = []
+    few = None if device() == "cpu" else 3  # engines of TensorRT take seconds
     # By default dynamo gives up on the whole function that calls nn.LSTM, and no backend sees anything of it.
     with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
-        for batch in BATCHES[batches]:
+        for batch in BATCHES[batches][:few]:
             inputs = make_inputs(batch)
             if batches == "marked":
                 for t in inputs:
@@ -32,7 +33,7 @@ def test_answers_as_eager(name, batches, compile_trt, report):
     # One more compile of each graph where dynamo learns that the batch moves, none where it was told.
     assert graphs[-1] <= graphs[0] * (2 if batches == "automatic" else 1)
     if name != "lstm":
-        report.engines_ran(calls=len(graphs), share=0.98)
+        report.engines_ran(calls=len(graphs), share=0.98, rebuilds=batches != "static")
     elif ON_TRT:  # nn.LSTM may run natively, not silently
         data = report.data
         assert data["ops_in_engines"] >= 0.98 * data["ops_total"] > 0 or report.kinds() & {
@@ -61,7 +62,7 @@ def test_half_of_the_batch_gives_half_of_the_answer(name, compile_trt, report):
         compiled = compile_trt(model, dynamic=True)
         whole, half = compiled(*inputs), compiled(*(t[:2] for t in inputs))
         assert_close(half[0], whole[0][:2])
-    report.engines_ran(calls=2)
+    report.engines_ran(calls=2, rebuilds=True)
 
 
 def test_the_zoo_is_deterministic_and_not_degenerate():

@@ -2,6 +2,10 @@
 
 `TRT_TEST_BACKEND=aot_eager` runs the same tests on another backend (to test the tests): every numerical assertion
 holds there too, and the assertions on the report are skipped.
+
+`--device cuda` runs them on a GPU: a test's tensors and modules lie on torch's default device, and TensorRT runs what
+ONNX Runtime runs on the CPU. What differs there is said here, once: the tolerance, and that an engine of TensorRT holds
+the weights and the range of sizes that it was built for, so that it has to be rebuilt where they move.
 """
 
 from __future__ import annotations
@@ -16,14 +20,22 @@ __all__ = [
     "assert_same",
     "chain",
     "compile_trt",
+    "device",
+    "fresh_state",
     "graphs_compiled",
+    "in_threads",
     "needs_trt",
+    "provider",
+    "silent_writes",
+    "write_silently",
 ]
 
 import contextlib
 import copy
 import os
 import re
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,19 +61,98 @@ KINDS = {
     "bug",
 }
 
+RTOL = {"cpu": 1e-4, "cuda": 1e-3}
+"""Of whole models in float32, without TF32."""
+
 needs_trt = pytest.mark.skipif(not ON_TRT, reason="asserts on the trt backend itself")
 
 if ON_TRT:
     import trt_backend
 
 
+# -- the device under test --
+
+
+def device() -> str:
+    """The type of device that the test's tensors lie on."""
+    return torch.get_default_device().type
+
+
+def provider() -> str:
+    """The provider that runs regions of that device."""
+    return {"cpu": "onnxruntime", "cuda": "tensorrt"}[device()]
+
+
+@contextlib.contextmanager
+def fresh_state(where: str) -> Iterator[None]:
+    """New tensors lie on that device; dynamo, the report and the seed start anew."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    if ON_TRT:
+        trt_backend.reset_report()
+    if where == "cpu":
+        torch.manual_seed(0)
+        yield
+        return
+    _make_cudnn_exact()
+    torch.set_default_device(where)
+    try:
+        torch.manual_seed(0)
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+def _make_cudnn_exact() -> None:
+    """Eager's convolutions and RNNs without TF32, which they use by default, and the same at each run."""
+    torch.backends.cudnn.deterministic = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.9 on prefers another name, which older ones do not know
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def silent_writes() -> dict[str, Any]:
+    """The options of tests that write into weights behind torch's back: ONNX Runtime's engines see that by themselves."""
+    return {"weight_check": "contents"} if ON_TRT and device() == "cuda" else {}
+
+
+def write_silently(t: Tensor, update: Callable[[Any], object]) -> None:
+    """Call `update` on an alias of a tensor that shares its memory, but not its version counter."""
+    update(t.detach().numpy() if t.device.type == "cpu" else torch.from_dlpack(t.detach()))
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> None:
+    """Run `work(i)` in `count` threads that start together; raises what any of them raised."""
+    barrier, errors, where = threading.Barrier(count), [], device()
+
+    def run(i: int) -> None:
+        try:
+            if where != "cpu":
+                torch.set_default_device(where)  # each thread has its own
+            barrier.wait(30)
+            work(i)
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    assert not any(t.is_alive() for t in threads), "a thread hangs"
+    if errors:
+        raise errors[0]
+
+
+# -- compiling --
+
+
 def compile_options(options: dict[str, Any] | None) -> dict[str, Any]:
     """The keywords of `torch.compile` that choose the backend under test; one-op regions count unless said otherwise."""
-    return (
-        {"backend": BACKEND, "options": {"min_block_size": 1} | (options or {})}
-        if ON_TRT
-        else {"backend": BACKEND}
-    )
+    if not ON_TRT:
+        return {"backend": BACKEND}
+    quick = {"optimization_level": 0} if device() == "cuda" else {}
+    return {"backend": BACKEND, "options": {"min_block_size": 1} | quick | (options or {})}
 
 
 def compile_trt(target: Any, *, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
@@ -93,8 +184,9 @@ def _strides(t: Tensor) -> list[int]:
     return [s for s, n in zip(t.stride(), t.shape, strict=True) if n != 1] if t.numel() else []
 
 
-def assert_close(actual: Any, expected: Any, rtol: float = 1e-4, strides: bool = False) -> None:
+def assert_close(actual: Any, expected: Any, rtol: float | None = None, strides: bool = False) -> None:
     """The same structure, types, shapes and (on demand) strides; max |difference| within `rtol` of max |expected|."""
+    rtol = RTOL[device()] if rtol is None else rtol
     (a_leaves, a_spec), (e_leaves, e_spec) = tree_flatten(actual), tree_flatten(expected)
     assert a_spec == e_spec
     for i, (a, e) in enumerate(zip(a_leaves, e_leaves, strict=True)):
@@ -193,24 +285,42 @@ class ReportChecks:
         return {kind_of(r) for r in self.reasons()}
 
     def engines_ran(
-        self, calls: int = 1, *, native_calls: int = 0, share: float = 0.0, exactly: bool = False
+        self,
+        calls: int = 1,
+        *,
+        native_calls: int = 0,
+        share: float = 0.0,
+        exactly: bool = False,
+        rebuilds: bool = False,
     ) -> None:
-        """At least (or exactly) so many engine calls, no region fell back, and `share` of all ops is in engines."""
+        """At least (or exactly) so many engine calls, no region fell back, and `share` of all ops is in engines.
+
+        `rebuilds`: weights or sizes moved. Where engines are rebuilt for that, calls may run natively meanwhile.
+        """
         if not ON_TRT:
             return
         data = self.data
-        ran = self.total("engine_calls")
+        ran, native = self.total("engine_calls"), self.total("native_calls")
+        if rebuilds and device() == "cuda":
+            assert ran > 0, data
+            assert not [r["reason"] for r in data["regions"] if r["reason"]], data
+            ran, native = ran + native, native_calls
         assert ran == calls if exactly else ran >= calls, f"{ran} engine calls: {data}"
-        assert self.total("native_calls") == native_calls, data
+        assert native == native_calls, data
         assert 0 < data["ops_in_engines"] <= data["ops_total"], data
         assert data["ops_in_engines"] >= share * data["ops_total"], data
 
     @contextlib.contextmanager
-    def engines_run(self) -> Iterator[None]:
-        """Inside, engines are called and no region falls back."""
+    def engines_run(self, *, rebuilds: bool = False) -> Iterator[None]:
+        """Inside, engines are called and no region falls back (`rebuilds`: as in `engines_ran`)."""
         engine, native = self.total("engine_calls"), self.total("native_calls")
         yield
-        if ON_TRT:
+        if not ON_TRT:
+            return
+        if rebuilds and device() == "cuda":
+            assert self.total("engine_calls") + self.total("native_calls") > engine + native, self.data
+            assert not [r["reason"] for r in self.data["regions"] if r["reason"]], self.data
+        else:
             assert self.total("engine_calls") > engine, self.data
             assert self.total("native_calls") == native, self.data
 

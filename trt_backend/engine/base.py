@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-__all__ = ["CallShapes", "Engine", "EngineProvider", "call_shapes"]
+__all__ = [
+    "CPU_HOST",
+    "Buffer",
+    "CallShapes",
+    "CpuHost",
+    "Engine",
+    "EngineProvider",
+    "Host",
+    "Memory",
+    "call_shapes",
+]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from trt_backend.debug import Dump
+from trt_backend.engine.profile import Profile
 from trt_backend.errors import Reason
 from trt_backend.ir.dims import evaluate
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.ops.base import Op
-from trt_backend.ir.types import TensorType
+from trt_backend.ir.types import DType, TensorType
 from trt_backend.options import CompileOptions
 
 Sizes = tuple[int, ...]
+Buffer = Any
+"""Contiguous memory of the host: whatever `bytes()` and XXH3 take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +54,73 @@ def call_shapes(graph: Graph, symbols: Mapping[str, int]) -> CallShapes:
     return CallShapes(symbols, sizes(graph.inputs), sizes(graph.outputs))
 
 
+class Memory(Protocol):
+    """Device memory for as long as somebody holds it."""
+
+    @property
+    def address(self) -> int:
+        """The address of its first byte."""
+        ...
+
+
+class Host(Protocol):
+    """What a framework lends an engine for one call.
+
+    Attributes:
+        stream: the handle of the caller's stream; 0 on the CPU.
+    """
+
+    stream: int
+
+    def scratch(self, byte_count: int) -> Memory:
+        """Return memory that whatever is queued on this stream later may overwrite."""
+        ...
+
+    def allocate(self, byte_count: int) -> Memory:
+        """Return memory of the framework's allocator."""
+        ...
+
+    def weights_version(self) -> object | None:
+        """Return an object that is another one once a weight may have changed; None where nobody can tell."""
+        ...
+
+
+class CpuHost:
+    """The host of engines on the CPU, which need nothing."""
+
+    stream = 0
+
+    def scratch(self, byte_count: int) -> Memory:
+        """Never called."""
+        raise NotImplementedError
+
+    def allocate(self, byte_count: int) -> Memory:
+        """Never called."""
+        raise NotImplementedError
+
+    def weights_version(self) -> object | None:
+        """Return None: contents are compared."""
+        return None
+
+
+CPU_HOST = CpuHost()
+
+
 class Engine(Protocol):
     """A loaded engine; safe to call from several threads."""
 
-    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Run once.
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
+        """Run once, or queue a run on the host's stream.
 
         Args:
             shapes: the shapes of this call.
             inputs: the address of each input's first element, row-major and dense, in the graph's order.
             outputs: likewise for the outputs; the memory is the caller's and is overwritten.
+            host: the framework's stream and memory.
 
         Raises:
             RunError: the engine failed; the outputs' contents are undefined.
+            NotReadyError: it is still being built; the call runs natively.
         """
         ...
 
@@ -64,20 +131,38 @@ class EngineProvider(Protocol):
     Attributes:
         name: as the option `provider` names it.
         device: the type of device whose memory engines read, "cpu" or "cuda".
+        cached: whether building takes so long that engines are kept on disk.
     """
 
     name: str
     device: str
+    cached: bool
 
     def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
         """Return None where the stack takes the op on these inputs, else why it does not."""
+        ...
+
+    def border(self, dtype: DType) -> DType:
+        """Return the element type that stands for `dtype` in inputs and outputs, where the stack has no such tensors."""
         ...
 
     def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
         """Return the positions of the inputs, all weights of static shape, that an engine gains from as constants."""
         ...
 
-    def build(self, graph: Graph, options: CompileOptions, dump: Dump) -> bytes:
+    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+        """Return the contents of memory, after all that was queued on the stream."""
+        ...
+
+    def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:
+        """Return the sizes that an engine is to serve, which are those of a call and of a former profile."""
+        ...
+
+    def identity(self, options: CompileOptions) -> str:
+        """Return what an engine depends on beside its graph and profile: versions, the device, options."""
+        ...
+
+    def build(self, graph: Graph, profile: Profile, options: CompileOptions, dump: Dump) -> bytes:
         """Return a serialized engine for a legal graph (BuildError where the stack refuses it)."""
         ...
 

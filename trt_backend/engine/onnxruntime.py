@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["OnnxRuntimeEngine", "OnnxRuntimeProvider", "provider"]
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +19,14 @@ import onnxruntime.capi.onnxruntime_pybind11_state  # pyright: ignore
 from trt_backend.debug import Dump
 from trt_backend.emit.onnx import emit_onnx, support
 from trt_backend.emit.onnx.model import ONNX_DTYPE
-from trt_backend.engine.base import CallShapes
+from trt_backend.engine.base import CPU_HOST, Buffer, CallShapes, Host
+from trt_backend.engine.profile import EVERYTHING, Profile
 from trt_backend.errors import BuildError, Reason, RunError
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.contraction import Convolution, Deconvolution
 from trt_backend.ir.ops.elementwise import BatchNorm
-from trt_backend.ir.types import TensorType, is_static
+from trt_backend.ir.types import DType, TensorType, is_static
 from trt_backend.options import CompileOptions
 
 _ort: Any = onnxruntime  # untyped
@@ -52,10 +54,15 @@ class OnnxRuntimeProvider:
 
     name = "onnxruntime"
     device = "cpu"
+    cached = False  # a session is made from a model about as fast as from a file
 
     def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
         """Return None where the CPU execution provider runs the op on these inputs, else why not."""
         return support(op, inputs)
+
+    def border(self, dtype: DType) -> DType:
+        """Return the element type itself."""
+        return dtype
 
     def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
         """Return the weights of convolutions and batch norms, which ONNX Runtime blocks and folds when constant.
@@ -77,7 +84,19 @@ class OnnxRuntimeProvider:
         total = sum(graph.inputs[i].type.byte_count for i in positions)
         return positions if total <= _MODEL_LIMIT else ()
 
-    def build(self, graph: Graph, options: CompileOptions, dump: Dump) -> bytes:
+    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+        """Return a view of the memory."""
+        return (ctypes.c_char * byte_count).from_address(address)
+
+    def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:
+        """Return the profile of sessions, which serve every size."""
+        return EVERYTHING
+
+    def identity(self, options: CompileOptions) -> str:
+        """Return the version."""
+        return f"{self.name} {_ort.__version__}"
+
+    def build(self, graph: Graph, profile: Profile, options: CompileOptions, dump: Dump) -> bytes:
         """Return the serialized model."""
         blob = emit_onnx(graph).SerializeToString()
         dump("model.onnx", blob)
@@ -101,8 +120,8 @@ class OnnxRuntimeProvider:
         return OnnxRuntimeEngine(session, graph)
 
 
-def provider() -> OnnxRuntimeProvider:
-    """Return the provider."""
+def provider(name: str = "onnxruntime") -> OnnxRuntimeProvider:
+    """Return the provider; there is one."""
     return OnnxRuntimeProvider()
 
 
@@ -116,7 +135,9 @@ class OnnxRuntimeEngine:
         self._symbols = [symbol.name for symbol in graph.symbols]
         self._bindings: list[_Binding] = []
 
-    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def run(
+        self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
+    ) -> None:
         """Run once over the caller's memory, without a copy."""
         try:
             binding = self._bindings.pop()

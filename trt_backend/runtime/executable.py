@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
+from trt_backend.debug import log
 from trt_backend.engine.base import Engine
-from trt_backend.errors import Reason
+from trt_backend.errors import NotReadyError, Reason
 from trt_backend.report import RegionRecord
 from trt_backend.runtime.fallback import contain
 
@@ -44,7 +45,10 @@ class Executable:
         failures: list[Reason] = []
         if engine is not None:
             result = contain(
-                lambda: run(engine, arguments), self._record.name, strict=self._strict, failed=failures.append
+                lambda: _run_if_ready(run, engine, arguments),
+                self._record.name,
+                strict=self._strict,
+                failed=failures.append,
             )
             if result is not None:
                 self._record.count_engine_call()
@@ -66,3 +70,13 @@ class Executable:
     def _give_up(self, reason: Reason) -> None:
         self._record.reason = reason
         self._engine = None
+
+
+def _run_if_ready(
+    run: Callable[[Engine, Sequence[Any]], R], engine: Engine, arguments: Sequence[Any]
+) -> R | None:
+    try:
+        return run(engine, arguments)
+    except NotReadyError as error:
+        log.debug("%s", error)
+        return None

@@ -1,22 +1,23 @@
 """Engines with frozen weights that are never stale.
 
 Rules:
-  CONTENT  A call looks at what the weights are, not at who changed them: XXH3 over their memory, as fast as it is read.
+  CONTENT  What the weights are decides, not who changed them: XXH3 over their memory.
+  VERSION  Where the host can tell that nothing may have changed since the last look, the contents are not read again.
+           Looking takes a while for hundreds of weights, so a call first queues the engine that served the last one,
+           and looks while that runs; where something did change, the result is computed again.
   KNOWN    Contents that an engine was built for are served by that engine.
-  AGAIN    Other contents are served by the live engine, which reads the weights as inputs, until they come a second
-           time; only then is an engine built for them. Weights in training never do. The very first contents need not
-           wait: most weights never change.
+  AGAIN    Other contents are served by the live engine, which reads the weights as inputs (natively, where there is no
+           such engine), until they come a second time; only then is an engine built for them. Weights in training
+           never do. The very first contents need not wait: most weights never change.
   ROOM     At most `capacity` frozen engines are kept. The one that was not used for the longest time goes, unless all
-           are in use; then the new contents stay with the live engine.
+           are in use; then the new contents are served as under AGAIN.
 """
 
 from __future__ import annotations
 
 __all__ = ["WeightSets"]
 
-import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,7 +25,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import xxhash
 
-from trt_backend.engine.base import CallShapes, Engine
+from trt_backend.engine.base import CPU_HOST, Buffer, CallShapes, Engine, Host
+from trt_backend.errors import NotReadyError
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.passes.freeze import freeze
 
@@ -32,19 +34,8 @@ _IN_USE = 64  # ROOM: calls; an engine that served one of the last so many is in
 _SEEN = 256  # AGAIN: digests remembered
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """Views of the weights at these addresses."""
-
-    addresses: list[int]
-    views: list[Any]
-
-    def digest(self) -> bytes:
-        """Return the XXH3-128 digest of all contents."""
-        hasher = xxhash.xxh3_128()
-        for view in self.views:
-            hasher.update(view)
-        return hasher.digest()
+Read = Callable[[int, int, int], Buffer]
+"""From address, byte count and stream to the contents."""
 
 
 class WeightSets:
@@ -54,50 +45,72 @@ class WeightSets:
         graph: the graph with its weights as inputs.
         frozen: the positions of the inputs to freeze; of static shape.
         build: from a graph to an engine.
+        read: reads the memory of a weight.
         capacity: how many frozen engines to keep.
+        live: whether an engine can read the weights as inputs.
     """
 
     def __init__(
-        self, graph: Graph, frozen: Sequence[int], build: Callable[[Graph], Engine], capacity: int
+        self,
+        graph: Graph,
+        frozen: Sequence[int],
+        build: Callable[[Graph], Engine],
+        read: Read,
+        capacity: int,
+        *,
+        live: bool,
     ) -> None:
         self._graph = graph
-        self._frozen = list(frozen)
+        self._frozen = [(i, graph.inputs[i].type.byte_count) for i in frozen]
         self._kept = [i for i in range(len(graph.inputs)) if i not in frozen]
         self._build = build
+        self._read = read
         self._capacity = capacity
         self._lock = Lock()
         self._live: Engine | None = None
+        self._has_live = live
         self._engines: dict[bytes, Engine] = {}
         self._used: dict[bytes, int] = {}
         self._seen: dict[bytes, None] = {}
         self._calls = 0
-        self._memory = _Memory([], [])
+        self._last: tuple[object, Engine, bytes] | None = None
         self._kept_shapes: WeakKeyDictionary[CallShapes, CallShapes] = WeakKeyDictionary()
 
-    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def run(
+        self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
+    ) -> None:
         """Run once, with the weights as they are now."""
-        memory = self._memory_at([inputs[i] for i in self._frozen])
-        digest = memory.digest()
         self._calls += 1
-        engine = self._engines.get(digest) or self._new_contents(digest, memory)
+        last = self._last
+        if last is not None:
+            version, engine, digest = last
+            self._run_frozen(engine, shapes, inputs, outputs, host)
+            if host.weights_version() is version:
+                self._used[digest] = self._calls
+                return
+        version = host.weights_version()
+        contents = self._contents(inputs, host)
+        digest = _digest(contents)
+        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs, host)
         if engine is None:
-            self._live_engine().run(shapes, inputs, outputs)
-        else:
-            self._used[digest] = self._calls
-            engine.run(self._without_frozen(shapes), [inputs[i] for i in self._kept], outputs)
+            self._last = None
+            self._live_engine().run(shapes, inputs, outputs, host)
+            return
+        self._used[digest] = self._calls
+        self._run_frozen(engine, shapes, inputs, outputs, host)
+        self._last = (version, engine, digest) if version is not None else None
 
-    def _memory_at(self, addresses: list[int]) -> _Memory:
-        memory = self._memory
-        if memory.addresses != addresses:
-            values = (self._graph.inputs[i] for i in self._frozen)
-            views = [
-                (ctypes.c_char * value.type.byte_count).from_address(address)
-                for value, address in zip(values, addresses, strict=True)
-            ]
-            memory = self._memory = _Memory(addresses, views)
-        return memory
+    def _run_frozen(
+        self, engine: Engine, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host
+    ) -> None:
+        engine.run(self._without_frozen(shapes), [inputs[i] for i in self._kept], outputs, host)
 
-    def _new_contents(self, digest: bytes, memory: _Memory) -> Engine | None:
+    def _contents(self, inputs: Sequence[int], host: Host) -> list[Buffer]:
+        return [self._read(inputs[i], byte_count, host.stream) for i, byte_count in self._frozen]
+
+    def _new_contents(
+        self, digest: bytes, contents: list[Buffer], inputs: Sequence[int], host: Host
+    ) -> Engine | None:
         """Return an engine for contents that had none, or None where the live one serves them (AGAIN, ROOM)."""
         with self._lock:
             if digest in self._engines:
@@ -110,9 +123,9 @@ class WeightSets:
             self._seen[digest] = None
             arrays = {
                 self._graph.inputs[i]: _copy(self._graph.inputs[i], view)
-                for i, view in zip(self._frozen, memory.views, strict=True)
+                for (i, _), view in zip(self._frozen, contents, strict=True)
             }
-            if memory.digest() != digest:  # somebody writes at this moment
+            if _digest(self._contents(inputs, host)) != digest:  # somebody writes at this moment
                 return None
             engine = self._build(freeze(self._graph, arrays))
             self._used[digest] = self._calls
@@ -133,6 +146,8 @@ class WeightSets:
             del self._seen[next(iter(self._seen))]
 
     def _live_engine(self) -> Engine:
+        if not self._has_live:
+            raise NotReadyError("the weights changed, and may change again")
         with self._lock:
             if self._live is None:
                 self._live = self._build(self._graph)
@@ -146,6 +161,13 @@ class WeightSets:
         return kept
 
 
-def _copy(value: Value, view: Any) -> np.ndarray[Any, Any]:
-    array = np.frombuffer(bytes(view), value.dtype.numpy)
+def _digest(contents: Sequence[Buffer]) -> bytes:
+    hasher = xxhash.xxh3_128()
+    for buffer in contents:
+        hasher.update(buffer)
+    return hasher.digest()
+
+
+def _copy(value: Value, buffer: Buffer) -> np.ndarray[Any, Any]:
+    array = np.frombuffer(bytes(buffer), value.dtype.numpy)
     return array.reshape([size for size in value.shape if isinstance(size, int)])

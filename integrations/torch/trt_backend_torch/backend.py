@@ -17,7 +17,9 @@ from torch._guards import TracingContext
 from torch.utils._pytree import tree_map_only
 
 from trt_backend.debug import log
+from trt_backend.engine.base import EngineProvider
 from trt_backend.engine.providers import load_provider
+from trt_backend.errors import ProviderUnavailableError
 from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord, Report, open_graph
 from trt_backend_torch.gradients import ForwardWatch
@@ -48,7 +50,7 @@ def trt(
         ProviderUnavailableError: the provider asked for is not installed.
     """
     settings = CompileOptions.from_mapping(options)
-    provider = load_provider(settings.provider)
+    provider = _provider(settings, example_inputs)
     if mode is not None:
         log.warning("mode=%r is a preset of Inductor and changes nothing here", mode)
 
@@ -73,15 +75,14 @@ def explain(
         **kwargs: its keyword arguments.
     """
     settings = CompileOptions.from_mapping(options)
-    provider = load_provider(settings.provider)
     records: list[GraphRecord] = []
 
     def record() -> GraphRecord:
         records.append(open_graph("torch", listed=False))
         return records[-1]
 
-    def compile_inference(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        partition_only(graph, provider, settings, record())
+    def compile_inference(graph: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        partition_only(graph, _provider(settings, inputs), settings, record())
         return make_boxed_func(graph.forward)
 
     # Where torch has it (2.13), `isolate_recompiles` keeps explanations out of the model's own few cache entries.
@@ -99,6 +100,18 @@ def static_inputs() -> frozenset[int]:
     context = TracingContext.try_get()
     metadata = context.fw_metadata if context is not None else None
     return frozenset(metadata.static_input_indices or ()) if metadata is not None else frozenset()
+
+
+def _provider(settings: CompileOptions, example_inputs: Sequence[Any]) -> EngineProvider:
+    """Return the provider asked for; "auto" chooses by where the tensors are, and falls back to the CPU's."""
+    devices = {value.device.type for value in example_inputs if isinstance(value, torch.Tensor)}
+    try:
+        return load_provider(settings.provider, "cuda" if "cuda" in devices else "cpu")
+    except ProviderUnavailableError as error:
+        if settings.provider != "auto":
+            raise
+        log.warning("graphs on the GPU run natively: %s", error)
+        return load_provider("auto", "cpu")
 
 
 def _autograd(

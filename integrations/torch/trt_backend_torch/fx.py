@@ -13,6 +13,9 @@ from torch._ops import OpOverload
 
 _aten = torch.ops.aten
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_DEFAULT_DEVICE = (
+    "torch/utils/_device.py"  # stands between the user and an op under `torch.set_default_device`
+)
 _COPIES = frozenset({_aten.clone.default, _aten.lift_fresh_copy.default, _aten._to_copy.default})
 
 
@@ -58,7 +61,8 @@ def op_name(node: fx.Node) -> str:
 def source_line(node: fx.Node) -> str:
     """Return the user's line that led to the node as "file:line", or "" where torch does not know it."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+    users = [frame for frame in frames if not frame[0].endswith(_DEFAULT_DEVICE)]
+    return f"{users[-1][0]}:{users[-1][1]}" if users else ""
 
 
 def tensors_of(node: fx.Node) -> tuple[torch.Tensor | None, ...]:

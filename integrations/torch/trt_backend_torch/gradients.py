@@ -14,6 +14,7 @@ from trt_backend.debug import log
 from trt_backend.errors import Reason, ReasonKind
 from trt_backend.report import GraphRecord
 from trt_backend_torch.fx import is_compute, op_name, source_line
+from trt_backend_torch.weights import note_training
 
 _HINT = (
     "%s keeps what a backward pass needs, but none has run: engines serve only calls without gradients. "
@@ -45,6 +46,7 @@ class ForwardWatch:
         note_native(graph, record)
 
         def run(*args: Any) -> Any:
+            note_training()
             return (graph, record)[0].forward(*args)
 
         return make_boxed_func(run)

@@ -26,6 +26,7 @@ from trt_backend_torch.fx import is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, split
 from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
+from trt_backend_torch.weights import WeightWatch
 
 
 class InferenceGraph:
@@ -87,13 +88,15 @@ class InferenceGraph:
             record.reason = reason
 
         def lowered() -> LoweredRegion:
-            return lower_region(native, record.name, weights)
+            return lower_region(native, record.name, weights, self._provider.border)
 
         region = contain(lowered, record.name, strict=self._options.strict, failed=failed)
         if region is None:
             return _counted(native, record)
         executable = compile_graph(region.graph, self._provider, self._options, record)
-        return RegionCall(region, executable, native.forward).call
+        watch = WeightWatch() if self._options.weight_check == "signals" else None
+        run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
+        return RegionCall(region, executable, run_natively, watch).call
 
 
 def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[..., Any]:

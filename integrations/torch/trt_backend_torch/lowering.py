@@ -50,7 +50,7 @@ def lower_node(b: Lowering, node: fx.Node, env: Environment) -> Any:
     args, kwargs = (_arguments(part, env) for part in (node.args, node.kwargs))
     with b.at(source_line(node)):
         if isinstance(node.target, OpOverload) and node.target in RULES:
-            b.results = tuple(None if t is None else tensor_type(t) for t in tensors_of(node))
+            b.results = tuple(None if t is None else tensor_type(t) for t in _promised(node))
             result = RULES(b, node.target, args, kwargs)
         else:
             result = _lower_decomposed(b, node, env)
@@ -99,6 +99,15 @@ def _used_outputs(node: fx.Node) -> list[torch.Tensor]:
     unpacked = isinstance(node.meta.get("val"), (tuple, list))
     used = [user.args[1] for user in node.users] if unpacked else [0]
     return [tensor for i, tensor in enumerate(tensors_of(node)) if tensor is not None and i in used]
+
+
+def _promised(node: fx.Node) -> list[torch.Tensor | None]:
+    """Return the promised outputs, but None for those after the first that nobody takes (some are uint64 states)."""
+    used = _used_outputs(node)
+    return [
+        tensor if i == 0 or any(tensor is taken for taken in used) else None
+        for i, tensor in enumerate(tensors_of(node))
+    ]
 
 
 def _probe_input(b: Lowering, node: fx.Node) -> Any:
@@ -157,7 +166,7 @@ def _lower_decomposed(b: Lowering, node: fx.Node, env: Environment) -> Any:
 def _check(node: fx.Node, result: Any) -> None:
     """Compare what a rule made with what torch promises (symbolic sizes count as equal to any) and what users read."""
     results = result if isinstance(result, (tuple, list)) else (result,)
-    for value, tensor in zip(results, tensors_of(node), strict=False):
+    for value, tensor in zip(results, _promised(node), strict=False):
         if isinstance(value, Value) and tensor is not None and not _agree(value.type, tensor_type(tensor)):
             raise InvalidGraphError(
                 f"{op_name(node)} was lowered to {value.type}, torch promises {tensor_type(tensor)}"

@@ -11,15 +11,18 @@ from typing import Any
 import torch
 from torch import fx
 
-from trt_backend.engine.base import CallShapes, Engine, call_shapes
+from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, call_shapes
 from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, evaluate, invert
 from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.types import DType
 from trt_backend.runtime.executable import Executable
+from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.lowering import Environment, lower_nodes
-from trt_backend_torch.types import dim_of, physical_order, tensor_type
+from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor_type
+from trt_backend_torch.weights import WeightWatch
 
 Sizes = tuple[int, ...]
 _SIGNATURES_KEPT = 1024
@@ -50,11 +53,14 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Input:
-    """A tensor argument: its position in the call, and its promised layout unless the framework guards it itself."""
+    """A tensor argument: its position in the call, its promised layout unless the framework guards it itself, and the
+    element type that stands for its own in the engine.
+    """
 
     position: int
     layout: _Layout
     guarded: bool
+    border: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,22 @@ class LoweredRegion:
     outputs: tuple[_Layout | DimLike, ...]
     symbols: Mapping[str, _Source]
 
+    @property
+    def border(self) -> tuple[torch.dtype, ...]:
+        """The element types of the graph's outputs."""
+        return tuple(TORCH_DTYPES[value.dtype] for value in self.graph.outputs)
 
-def lower_region(gm: fx.GraphModule, name: str, weights: frozenset[str]) -> LoweredRegion:
+
+def lower_region(
+    gm: fx.GraphModule, name: str, weights: frozenset[str], border: Callable[[DType], DType]
+) -> LoweredRegion:
     """Lower a region that `split` made.
 
     Args:
         gm: the region; its output is a tuple.
         name: the graph's name.
         weights: the names of the placeholders that are parameters or buffers.
+        border: the element types that stand for others in the engine's inputs and outputs.
 
     Raises:
         UnsupportedError: a symbolic size of the region is none of its inputs'.
@@ -110,32 +124,61 @@ def lower_region(gm: fx.GraphModule, name: str, weights: frozenset[str]) -> Lowe
             env[place] = dim_of(value) if isinstance(value, torch.SymInt) else value
             continue
         is_weight = place.name in weights
-        env[place] = _dense_input(b, place.name, value, is_weight)
-        inputs.append(_Input(position, _Layout.of(value), is_weight))
+        stored = _dense_input(b, place.name, value, is_weight, border)
+        env[place] = b.cast(stored, tensor_type(value).dtype)
+        inputs.append(_Input(position, _Layout.of(value), is_weight, TORCH_DTYPES[stored.dtype]))
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     outputs = tuple(env[node] if is_size(node) else _Layout.of(node.meta["val"]) for node in results)
-    graph = b.build([_dense_output(b, env[node], node.meta["val"]) for node in results if not is_size(node)])
+    tensors = [node for node in results if not is_size(node)]
+    dense = [_dense_output(b, env[node], node.meta["val"]) for node in tensors]
+    graph = b.build([b.cast(value, border(value.dtype)) for value in dense])
     return LoweredRegion(graph, tuple(inputs), outputs, _symbol_sources(graph, outputs, places))
 
 
 class RegionCall:
-    """Calls a region's engine on torch tensors, or the region's own FX graph."""
+    """Calls a region's engine on torch tensors, or the region's own FX graph.
 
-    def __init__(self, region: LoweredRegion, executable: Executable, native: Callable[..., Any]) -> None:
+    Args:
+        region: the lowered region.
+        executable: its engine.
+        native: computes the region with torch.
+        watch: what tells whether weights may have changed; None where their contents are compared at each call.
+    """
+
+    def __init__(
+        self,
+        region: LoweredRegion,
+        executable: Executable,
+        native: Callable[..., Any],
+        watch: WeightWatch | None,
+    ) -> None:
         self._region = region
         self._executable = executable
         self._native = native
+        self._watch = watch
         self._positions = [place.position for place in region.inputs]
+        self._weights = [place.position for place in region.inputs if place.guarded]
         self._unguarded = [
             i for i, place in enumerate(region.inputs) if not place.guarded or not place.layout.dense
         ]
+        self._narrowed = [
+            i for i, place in enumerate(region.inputs) if place.border is not place.layout.dtype
+        ]
         self._sources = list(region.symbols.items())
         self._signatures: dict[Sizes, _Signature] = {}
+        devices = {place.layout.device for place in region.inputs} | {
+            layout.device for layout in region.outputs if isinstance(layout, _Layout)
+        }
+        self._device = next((device for device in devices if device.type == "cuda"), None)
+        self._pool = scratch_pool(self._device) if self._device else None
 
     def call(self, *arguments: Any) -> tuple[Any, ...]:
         """Return what the region returns, in memory that nobody else has."""
-        return self._executable.call(self._run, self._native, arguments)
+        if self._device is None or self._device.index == torch.cuda.current_device():
+            return self._executable.call(self._run, self._native, arguments)
+        with torch.cuda.device(self._device):
+            return self._executable.call(self._run, self._native, arguments)
 
     def _run(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         signature = self._signature(arguments)
@@ -143,16 +186,28 @@ class RegionCall:
         for i in self._unguarded:
             if inputs[i].stride() != signature.input_strides[i]:
                 inputs[i] = _copy(inputs[i], signature.input_strides[i])
+        for i in self._narrowed:
+            inputs[i] = _narrow(inputs[i], self._region.inputs[i].border)
         memory = [
-            torch.empty_strided(sizes, strides, dtype=layout.dtype, device=layout.device)
-            for sizes, strides, layout in signature.output_memory
+            torch.empty_strided(sizes, strides, dtype=dtype, device=layout.device)
+            for (sizes, strides, layout), dtype in zip(
+                signature.output_memory, self._region.border, strict=True
+            )
         ]
-        engine.run(
-            signature.shapes,
-            [tensor.data_ptr() for tensor in inputs],
-            [tensor.data_ptr() for tensor in memory],
-        )
+        outputs = [tensor.data_ptr() for tensor in memory]
+        if self._pool is None:
+            engine.run(signature.shapes, [tensor.data_ptr() for tensor in inputs], outputs, CPU_HOST)
+        else:
+            host = CudaHost(self._pool, lambda: self._weights_version(arguments))
+            engine.run(signature.shapes, _Addresses(inputs), outputs, host)
+        memory = [
+            tensor if tensor.dtype is layout.dtype else tensor.to(layout.dtype)
+            for tensor, (_, _, layout) in zip(memory, signature.output_memory, strict=True)
+        ]
         return tuple(memory) if signature.results is None else signature.results(memory)
+
+    def _weights_version(self, arguments: Sequence[Any]) -> object | None:
+        return self._watch.version([arguments[i] for i in self._weights]) if self._watch else None
 
     def _signature(self, arguments: Sequence[Any]) -> _Signature:
         key = tuple(source.value(arguments) for _, source in self._sources)
@@ -198,9 +253,12 @@ class _Signature:
         )
 
 
-def _dense_input(b: Lowering, name: str, tensor: torch.Tensor, is_weight: bool) -> Value:
-    """Add an input in its memory's order, and return it in its logical order."""
+def _dense_input(
+    b: Lowering, name: str, tensor: torch.Tensor, is_weight: bool, border: Callable[[DType], DType]
+) -> Value:
+    """Add an input in its memory's order, and return it in its logical order; weights keep their element type."""
     type = tensor_type(tensor)
+    type = type if is_weight else type.with_dtype(border(type.dtype))
     order = physical_order(tensor.shape, tensor.stride()) or tuple(range(type.rank))
     stored = b.input(name, type.with_shape(type.shape[i] for i in order), weight=is_weight)
     return b.transpose(stored, [order.index(i) for i in range(type.rank)])
@@ -249,6 +307,25 @@ def _row_major(sizes: Sizes) -> Sizes:
 def _copy(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
     copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     return copy.copy_(tensor)
+
+
+def _narrow(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return integers in a narrower type, those out of its range as its nearest."""
+    limits = torch.iinfo(dtype)
+    return tensor.clamp(limits.min, limits.max).to(dtype)
+
+
+class _Addresses(Sequence[int]):
+    """The addresses of tensors, asked for one by one: those of frozen weights seldom are."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._tensors[i].data_ptr()
 
 
 def _with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:

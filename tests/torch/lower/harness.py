@@ -1,13 +1,27 @@
-"""Lowering one traced function and comparing reference and ONNX Runtime with torch."""
+"""Cases, and lowering one: the reference and ONNX Runtime are compared with torch."""
 
 from __future__ import annotations
 
-__all__ = ["check", "lower", "overloads", "refusal", "trace"]
+__all__ = [
+    "Case",
+    "Function",
+    "check",
+    "each",
+    "lower",
+    "on_each",
+    "operations",
+    "overloads",
+    "randn",
+    "refusal",
+    "trace",
+]
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any, TypeAlias
 
 import numpy as np
+import pytest
 import torch
 from torch import fx
 from torch._dynamo.source import ConstantSource
@@ -17,13 +31,15 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trt_backend.debug import Dump
-from trt_backend.engine.base import call_shapes
+from trt_backend.engine.base import CPU_HOST, call_shapes
 from trt_backend.engine.onnxruntime import OnnxRuntimeProvider
+from trt_backend.engine.profile import EVERYTHING
 from trt_backend.errors import Reason
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.reference import evaluate
 from trt_backend.ir.verify import verify
 from trt_backend.options import CompileOptions
+from trt_backend.passes.eliminate_dead import eliminate_dead
 from trt_backend.passes.legalize import legalize
 from trt_backend.passes.pipeline import run_passes
 from trt_backend_torch.fx import is_size
@@ -31,10 +47,39 @@ from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.lowering import lower_node, unsupported
 from trt_backend_torch.types import dim_of, tensor_type
 
+Function: TypeAlias = Callable[..., Any]
+
+Case: TypeAlias = tuple[Function, tuple[torch.Tensor, ...]]
+"""A function and its inputs."""
+
 _PROVIDER = OnnxRuntimeProvider()
 
 
-def trace(function: Callable[..., Any], inputs: tuple[torch.Tensor, ...], *, dynamic: bool) -> fx.GraphModule:
+def randn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return normal numbers, always the same for a shape."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=dtype)
+
+
+def on_each(function: Function, *operands: torch.Tensor | tuple[torch.Tensor, ...]) -> Case:
+    """Return one graph that applies `function` to each tensor, or to each tuple of them."""
+    groups = [group if isinstance(group, tuple) else (group,) for group in operands]
+
+    def apply(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        rest = iter(inputs)
+        results = [function(*islice(rest, len(group))) for group in groups]
+        return [x for result in results for x in (result if isinstance(result, (tuple, list)) else (result,))]
+
+    return apply, tuple(x for group in groups for x in group)
+
+
+def each(cases: Mapping[str, Case], dynamic: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Parametrize by `function, inputs, dynamic`: each case with known sizes, those named in `dynamic` with symbolic ones too."""
+    known = [pytest.param(*case, False, id=name) for name, case in cases.items()]
+    symbolic = [pytest.param(*cases[name], True, id=f"{name} (dynamic)") for name in dynamic]
+    return pytest.mark.parametrize(("function", "inputs", "dynamic"), known + symbolic)
+
+
+def trace(function: Function, inputs: tuple[torch.Tensor, ...], *, dynamic: bool) -> fx.GraphModule:
     """Trace to aten; with symbolic sizes where `dynamic`, but those of parameters, which are static as in dynamo."""
     mode = FakeTensorMode(shape_env=ShapeEnv() if dynamic else None)
     fakes = [
@@ -70,7 +115,7 @@ def lower(gm: fx.GraphModule) -> Graph:
 
 
 def check(
-    function: Callable[..., Any],
+    function: Function,
     *inputs: torch.Tensor,
     dynamic: bool = False,
     rtol: float = 1e-5,
@@ -93,7 +138,13 @@ def check(
     return graph
 
 
-def refusal(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool = False) -> Reason:
+def operations(function: Function, *inputs: torch.Tensor) -> list[type]:
+    """Return the ops that `function(*inputs)` is lowered to."""
+    graph = eliminate_dead(lower(trace(function, inputs, dynamic=False)))
+    return [type(node.op) for node in graph.nodes]
+
+
+def refusal(function: Function, *inputs: torch.Tensor, dynamic: bool = False) -> Reason:
     """Return the reason for which the first refused node of `function(*inputs)` stays native."""
     gm = trace(function, inputs, dynamic=dynamic)
     reasons = [
@@ -106,7 +157,7 @@ def refusal(function: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool =
     return refused[0]
 
 
-def overloads(cases: Iterable[tuple[Callable[..., Any], tuple[torch.Tensor, ...]]]) -> set[Any]:
+def overloads(cases: Iterable[Case]) -> set[Any]:
     """Return every aten overload that running the cases `(function, inputs)` calls."""
     with torch.no_grad(), _Calls() as calls:
         for function, inputs in cases:
@@ -140,12 +191,14 @@ def _run_onnx(
 ) -> list[np.ndarray[Any, Any]]:
     legal, _ = run_passes(graph, support=_PROVIDER.support)
     options = CompileOptions(threads=1)
-    engine = _PROVIDER.load(_PROVIDER.build(legal, options, Dump(None)), legal, options)
+    engine = _PROVIDER.load(_PROVIDER.build(legal, EVERYTHING, options, Dump(None)), legal, options)
     shapes = call_shapes(legal, sizes)
     outputs = [
         np.empty(shape, value.dtype.numpy) for shape, value in zip(shapes.outputs, legal.outputs, strict=True)
     ]
-    engine.run(shapes, [array.ctypes.data for array in arrays], [array.ctypes.data for array in outputs])
+    engine.run(
+        shapes, [array.ctypes.data for array in arrays], [array.ctypes.data for array in outputs], CPU_HOST
+    )
     return outputs
 
 

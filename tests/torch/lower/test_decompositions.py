@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from harness import check, overloads, refusal, trace
+from harness import Case, Function, check, each, overloads, randn, refusal, trace
 from torch import Tensor
 
 from trt_backend_torch.decompositions import decompose
@@ -16,11 +13,11 @@ from trt_backend_torch.lower import RULES
 
 _aten = torch.ops.aten
 
-_X = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+_X = randn(2, 4, 6, 5)
 _M = _X[0, 0]
 _I = torch.tensor([1, 0, 1])
 
-CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+CASES: dict[str, Case] = {
     "addr": (torch.addr, (_M, _M[:, 0], _M[0])),
     "dot": (torch.dot, (_M[0], _M[1])),
     "vdot": (torch.vdot, (_M[0], _M[1])),
@@ -31,29 +28,20 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "take": (torch.take, (_M, _I)),
 }
 
-STATIC: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+STATIC: dict[str, Case] = {
     "block_diag": (lambda x, y: torch.block_diag(x, y), (_M, _M)),
     "channel_shuffle": (lambda x: F.channel_shuffle(x, 2), (_X,)),
     "unfold": (lambda x: F.unfold(x, (2, 3), dilation=2, padding=1), (_X,)),
 }
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("name", CASES)
-def test_agrees_with_torch(name: str, dynamic: bool) -> None:
-    function, inputs = CASES[name]
+@each(CASES | STATIC, dynamic=CASES)
+def test_agrees(function: Function, inputs: tuple[Tensor, ...], dynamic: bool) -> None:
     check(function, *inputs, dynamic=dynamic)
 
 
-@pytest.mark.parametrize("name", STATIC)
-def test_agrees_with_torch_where_sizes_are_known(name: str) -> None:
-    function, inputs = STATIC[name]
-    check(function, *inputs)
-
-
-@pytest.mark.parametrize("name", [*CASES, *STATIC])
-def test_the_cases_have_no_rule(name: str) -> None:
-    case = {**CASES, **STATIC}[name]
+@pytest.mark.parametrize("case", (CASES | STATIC).values(), ids=CASES | STATIC)
+def test_the_cases_have_no_rule(case: Case) -> None:
     assert overloads([case]) - set(RULES)
 
 

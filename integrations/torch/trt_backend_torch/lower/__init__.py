@@ -1,10 +1,25 @@
-"""The lowering rules, in the families of the IR's ops."""
+"""The lowering rules, in the families of the IR's ops; a large family has files of its own for parts of it."""
 
 from __future__ import annotations
 
 __all__ = ["RULES"]
 
-from trt_backend_torch.lower import contraction, elementwise, layout, reduction
+from trt_backend_torch.lower import (
+    activation,
+    contraction,
+    creation,
+    elementwise,
+    indexing,
+    layout,
+    normalization,
+    pooling,
+    reduction,
+    unary,
+)
 from trt_backend_torch.lower.rules import RuleTable
 
-RULES = RuleTable([elementwise.RULES, contraction.RULES, reduction.RULES, layout.RULES])
+_ELEMENTWISE = (elementwise, unary, activation)
+_REDUCTION = (reduction, normalization, pooling)
+_LAYOUT = (layout, creation, indexing)
+
+RULES = RuleTable([family.RULES for family in (*_ELEMENTWISE, contraction, *_REDUCTION, *_LAYOUT)])

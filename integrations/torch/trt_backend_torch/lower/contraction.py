@@ -117,7 +117,7 @@ def _convolution(
 
 
 @RULES.rule(_aten._scaled_dot_product_flash_attention_for_cpu.default)
-def _attention(
+def _cpu_attention(
     b: Lowering,
     query: Value,
     key: Value,
@@ -125,8 +125,56 @@ def _attention(
     is_causal: bool,
     attn_mask: Value | None,
     scale: float | None,
-) -> tuple[Value, None]:
-    """Attention; the second result, log-sum-exp, only training reads: it is no value.
+) -> tuple[Value | None, ...]:
+    return _attention(b, query, key, value, attn_mask, scale, is_causal=is_causal), None
+
+
+@RULES.rule(_aten._scaled_dot_product_flash_attention.default)
+def _flash_attention(
+    b: Lowering, query: Value, key: Value, value: Value, is_causal: bool, scale: float | None
+) -> tuple[Value | None, ...]:
+    return _attention(b, query, key, value, None, scale, is_causal=is_causal), *(None,) * 8
+
+
+@RULES.rule(_aten._scaled_dot_product_efficient_attention.default)
+def _efficient_attention(
+    b: Lowering,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_bias: Value | None,
+    compute_log_sumexp: bool,
+    is_causal: bool,
+    scale: float | None,
+) -> tuple[Value | None, ...]:
+    return _attention(b, query, key, value, attn_bias, scale, is_causal=is_causal), *(None,) * 3
+
+
+@RULES.rule(_aten._scaled_dot_product_cudnn_attention.default)
+def _cudnn_attention(
+    b: Lowering,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_bias: Value | None,
+    compute_log_sumexp: bool,
+    is_causal: bool,
+    scale: float | None,
+) -> tuple[Value | None, ...]:
+    return _attention(b, query, key, value, attn_bias, scale, is_causal=is_causal), *(None,) * 8
+
+
+def _attention(
+    b: Lowering,
+    query: Value,
+    key: Value,
+    value: Value,
+    mask: Value | None,
+    scale: float | None,
+    *,
+    is_causal: bool,
+) -> Value:
+    """Attention; the kernels' other results (log-sum-exp, random states) only training reads: they are no values.
 
     As the IR says, torch counts causal positions from the first of queries and keys, and a query whose keys are all
     hidden gives zeros. Where a head of k and v serves several of q (grouped queries), it is repeated. Boolean masks
@@ -137,9 +185,9 @@ def _attention(
         scale = 1 / math.sqrt(size)
     heads = query.shape[1]
     operands = [query, _repeat_heads(b, key, heads), _repeat_heads(b, value, heads)]
-    if attn_mask is not None:
-        operands.append(b.with_rank(attn_mask, 4))
-    return b.add(Attention(scale, is_causal), *operands), None
+    if mask is not None:
+        operands.append(b.with_rank(mask, 4))
+    return b.add(Attention(scale, is_causal), *operands)
 
 
 def _repeat_heads(b: Lowering, x: Value, heads: DimLike) -> Value:

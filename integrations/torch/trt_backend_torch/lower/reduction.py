@@ -1,4 +1,4 @@
-"""Aten ops that look along axes: reductions, softmax, normalizations, sorting, pooling.
+"""Aten ops that look along axes: sums, variances, extremes, sorting, softmax.
 
 Rules:
   WIDE   an input is cast to the dtype that torch promises before it is summed (booleans and integers to int64);
@@ -7,12 +7,11 @@ Rules:
   ORDER  NaN is larger than infinity: the keys of sorts are float64, where larger numbers than any float32 stand for
          both. Equal elements keep their order, which torch promises for stable sorts only: integers and booleans,
          which often repeat, are not sorted otherwise, while the indices of equal floats may differ from torch's.
-  NONE   outputs that only a backward pass reads (statistics, pooling indices) are None: their use is refused.
 """
 
 from __future__ import annotations
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "widened"]
 
 import math
 from collections.abc import Sequence
@@ -21,22 +20,14 @@ from typing import TypeAlias
 import torch
 
 from trt_backend.errors import ReasonKind, UnsupportedError
-from trt_backend.ir.dims import Dim, DimLike
+from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.elementwise import ActivationKind, BatchNorm, ElementwiseKind, UnaryKind
+from trt_backend.ir.ops.elementwise import ActivationKind, ElementwiseKind, UnaryKind
 from trt_backend.ir.ops.layout import GatherElements, Range
-from trt_backend.ir.ops.reduction import (
-    CumulativeSum,
-    Normalization,
-    Pooling,
-    PoolingKind,
-    ReduceKind,
-    Softmax,
-    TopK,
-    TopKKind,
-)
+from trt_backend.ir.ops.reduction import CumulativeSum, ReduceKind, Softmax, TopK, TopKKind
 from trt_backend.ir.types import DType, volume
 from trt_backend_torch.lower.context import Lowering, Number
+from trt_backend_torch.lower.elementwise import squared
 from trt_backend_torch.lower.rules import RuleTable
 
 RULES = RuleTable()
@@ -48,9 +39,6 @@ _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseK
 _HUGE = 1e300
 
 Axes: TypeAlias = int | Sequence[int] | None
-Ints: TypeAlias = int | Sequence[int]
-ValueOnly: TypeAlias = tuple[Value, None]
-ValueOfThree: TypeAlias = tuple[Value, None, None]
 
 
 # Sums
@@ -105,7 +93,7 @@ def _vector_norm(
         return _accumulated(ReduceKind.SUM, b, b.unary(UnaryKind.NOT, zero), dim, keepdim)
     if ord == 2:
         axes = b.axes(dim, x.type.rank)
-        total = b.reduce(ReduceKind.SUM, _squared(b, _widened(b, x)), axes, keep_dims=keepdim)
+        total = b.reduce(ReduceKind.SUM, squared(b, widened(b, x)), axes, keep_dims=keepdim)
         return b.cast(b.unary(UnaryKind.SQRT, total), result)
     kind = {1: ReduceKind.SUM, math.inf: ReduceKind.MAX, -math.inf: ReduceKind.MIN}[ord]
     return _accumulated(kind, b, b.unary(UnaryKind.ABS, x), dim, keepdim)
@@ -123,9 +111,9 @@ def _moments(
     keepdim: bool = False,
 ) -> tuple[Value, Value]:
     """Return the variance (or its root), and the mean: n elements, squares divided by `n - correction`, at least 0."""
-    wide, axes = _widened(b, x), b.axes(dim, x.type.rank)
+    wide, axes = widened(b, x), b.axes(dim, x.type.rank)
     mean = b.reduce(ReduceKind.AVG, wide, axes, keep_dims=True)
-    squares = _squared(b, b.elementwise(_SUB, wide, mean, wide.dtype))
+    squares = squared(b, b.elementwise(_SUB, wide, mean, wide.dtype))
     spread = b.reduce(ReduceKind.AVG, squares, axes, keep_dims=keepdim)
     undefined = b.unary(UnaryKind.ISNAN, spread)
     factor = _bessel(
@@ -165,12 +153,9 @@ def _bessel(b: Lowering, count: DimLike, correction: Number) -> Value | float | 
     return b.elementwise(_DIV, count, free, DType.FLOAT32)
 
 
-def _widened(b: Lowering, x: Value) -> Value:
+def widened(b: Lowering, x: Value) -> Value:
+    """Return x in float32 where it is narrower (WIDE)."""
     return b.cast(x, DType.FLOAT32) if x.dtype in (DType.FLOAT16, DType.BFLOAT16) else x
-
-
-def _squared(b: Lowering, x: Value) -> Value:
-    return b.elementwise(_PROD, x, x, x.dtype)
 
 
 # Extremes
@@ -311,247 +296,9 @@ def _softmax(b: Lowering, x: Value, dim: int, half_to_float: bool) -> Value:
 @RULES.rule(_aten._log_softmax.default)
 def _log_softmax(b: Lowering, x: Value, dim: int, half_to_float: bool) -> Value:
     """`x - max - log(sum(exp(x - max)))`: the logarithm of a softmax would round small probabilities to 0."""
-    lifted = b.with_rank(_widened(b, x), 1)
+    lifted = b.with_rank(widened(b, x), 1)
     axes, dtype = (b.axis(dim, x.type.rank),), lifted.dtype
     shifted = b.elementwise(_SUB, lifted, b.reduce(ReduceKind.MAX, lifted, axes, keep_dims=True), dtype)
     total = b.reduce(ReduceKind.SUM, b.unary(UnaryKind.EXP, shifted), axes, keep_dims=True)
     y = b.cast(b.elementwise(_SUB, shifted, b.unary(UnaryKind.LOG, total), dtype), b.result.dtype)
     return y if x.type.rank else b.reshape(y, ())
-
-
-# Normalizations
-
-
-@RULES.rule(_aten.native_layer_norm.default)
-def _layer_norm(
-    b: Lowering,
-    input: Value,
-    normalized_shape: Sequence[DimLike],
-    weight: Value | None,
-    bias: Value | None,
-    eps: float,
-) -> ValueOfThree:
-    """Layer normalization; where the weight is wider than the input, in the weight's dtype."""
-    dtype = input.dtype if weight is None else weight.dtype
-    op = Normalization(input.type.rank - len(normalized_shape), eps)
-    if weight is not None and bias is not None:
-        y = b.add(op, b.cast(input, dtype), weight, b.cast(bias, dtype))
-    else:
-        y = b.add(op, b.cast(input, dtype), *(() if weight is None else (weight,)))
-        y = y if bias is None else b.elementwise(_SUM, y, bias, dtype)
-    return b.cast(y, b.result.dtype), None, None
-
-
-@RULES.rule(_aten.native_group_norm.default)
-def _group_norm(
-    b: Lowering,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    N: DimLike,
-    C: DimLike,
-    HxW: DimLike,
-    group: int,
-    eps: float,
-) -> ValueOfThree:
-    """Group normalization: each group of channels as one row, then scale and bias of each channel."""
-    dtype = input.dtype if weight is None else weight.dtype
-    rows = b.reshape(b.cast(input, dtype), (N, group, C // group * HxW))
-    y = b.reshape(b.add(Normalization(2, eps), rows), input.shape)
-    return b.cast(_affine(b, y, weight, bias), b.result.dtype), None, None
-
-
-@RULES.rule(_aten._native_batch_norm_legit_no_training.default)
-def _batch_norm_inference(
-    b: Lowering,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value,
-    running_var: Value,
-    momentum: float,
-    eps: float,
-) -> ValueOfThree:
-    """Batch normalization with the running statistics, in their dtype."""
-    dtype = running_mean.dtype
-    channels = running_mean.shape[0]
-    scale = b.expand(b.full((1,), 1, dtype), (channels,)) if weight is None else b.cast(weight, dtype)
-    offset = b.expand(b.full((1,), 0, dtype), (channels,)) if bias is None else b.cast(bias, dtype)
-    y = b.add(BatchNorm(eps), b.cast(input, dtype), scale, offset, running_mean, b.cast(running_var, dtype))
-    return b.cast(y, b.result.dtype), None, None
-
-
-@RULES.rule(_aten._batch_norm_no_update.default)
-def _batch_norm_no_update(
-    b: Lowering,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value | None,
-    running_var: Value | None,
-    momentum: float,
-    eps: float,
-) -> tuple[Value, None, None, None]:
-    """Batch normalization as exported graphs write it."""
-    y, *_ = _batch_norm(b, input, weight, bias, running_mean, running_var, False, momentum, eps)
-    return y, None, None, None
-
-
-@RULES.rule(_aten.native_batch_norm.default)
-def _batch_norm(
-    b: Lowering,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    running_mean: Value | None,
-    running_var: Value | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> ValueOfThree:
-    """Batch normalization that does not update its statistics."""
-    if running_mean is None or running_var is None:
-        return _batch_norm_no_stats(b, input, weight, bias, True, momentum, eps)
-    if training:
-        raise UnsupportedError("it updates the running statistics")
-    return _batch_norm_inference(b, input, weight, bias, running_mean, running_var, momentum, eps)
-
-
-@RULES.rule(_aten._native_batch_norm_legit.no_stats)
-def _batch_norm_no_stats(
-    b: Lowering,
-    input: Value,
-    weight: Value | None,
-    bias: Value | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> ValueOfThree:
-    """Normalization with the statistics of the batch itself: what torch makes of instance normalization."""
-    x = _widened(b, input)
-    axes, dtype = (0, *range(2, x.type.rank)), x.dtype
-    centred = b.elementwise(_SUB, x, b.reduce(ReduceKind.AVG, x, axes, keep_dims=True), dtype)
-    variance = b.reduce(ReduceKind.AVG, _squared(b, centred), axes, keep_dims=True)
-    deviation = b.unary(UnaryKind.SQRT, b.elementwise(_SUM, variance, eps, dtype))
-    y = _affine(b, b.elementwise(_DIV, centred, deviation, dtype), weight, bias)
-    return b.cast(y, b.result.dtype), None, None
-
-
-def _affine(b: Lowering, x: Value, weight: Value | None, bias: Value | None) -> Value:
-    """Return x scaled and moved by vectors along dimension 1."""
-    for kind, vector in ((_PROD, weight), (_SUM, bias)):
-        if vector is not None:
-            shape = (vector.shape[0], *(1,) * (x.type.rank - 2))
-            x = b.elementwise(kind, x, b.reshape(vector, shape), x.dtype)
-    return x
-
-
-# Pooling
-
-
-def _max_pool(
-    spatial: int,
-    b: Lowering,
-    x: Value,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    ceil_mode: bool,
-) -> ValueOnly:
-    """Max pooling without its indices."""
-    if set(_each(dilation, spatial)) != {1}:
-        raise UnsupportedError("no engine op pools over a dilated window")
-    return _pooled(b, PoolingKind.MAX, x, spatial, kernel_size, stride, padding, ceil_mode), None
-
-
-RULES.rules(_max_pool, {_aten.max_pool2d_with_indices.default: 2, _aten.max_pool3d_with_indices.default: 3})
-
-
-def _average_pool(
-    spatial: int,
-    b: Lowering,
-    x: Value,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: Ints,
-    ceil_mode: bool,
-    count_include_pad: bool,
-) -> Value:
-    """Average pooling."""
-    return _pooled(
-        b, PoolingKind.AVERAGE, x, spatial, kernel_size, stride, padding, ceil_mode, count_include_pad
-    )
-
-
-RULES.rules(_average_pool, {_aten.avg_pool2d.default: 2, _aten.avg_pool3d.default: 3})
-
-
-def _adaptive_max_pool(spatial: int, b: Lowering, x: Value, output_size: Sequence[DimLike]) -> ValueOnly:
-    """Max pooling to a size, without its indices."""
-    return _adapted(b, PoolingKind.MAX, x, spatial, output_size), None
-
-
-RULES.rules(_adaptive_max_pool, {_aten.adaptive_max_pool2d.default: 2, _aten.adaptive_max_pool3d.default: 3})
-
-
-def _adaptive_average_pool(spatial: int, b: Lowering, x: Value, output_size: Sequence[DimLike]) -> Value:
-    """Average pooling to a size."""
-    return _adapted(b, PoolingKind.AVERAGE, x, spatial, output_size)
-
-
-RULES.rules(
-    _adaptive_average_pool, {_aten._adaptive_avg_pool2d.default: 2, _aten._adaptive_avg_pool3d.default: 3}
-)
-
-
-def _adapted(b: Lowering, kind: PoolingKind, x: Value, spatial: int, output_size: Sequence[DimLike]) -> Value:
-    """Return a reduction where the output is one element, or windows that do not overlap."""
-    rank = x.type.rank
-    if all(size == 1 for size in output_size):
-        reduce = ReduceKind.MAX if kind is PoolingKind.MAX else ReduceKind.AVG
-        return b.reduce(reduce, x, range(rank - spatial, rank), keep_dims=True)
-    sizes = b.static("the size of what is pooled", *x.shape[rank - spatial :])
-    outputs = b.static("the size to pool to", *output_size)
-    if any(size % output for size, output in zip(sizes, outputs, strict=True)):
-        raise UnsupportedError(f"{list(sizes)} pooled to {list(outputs)} needs windows of several sizes")
-    window = tuple(size // output for size, output in zip(sizes, outputs, strict=True))
-    return _pooled(b, kind, x, spatial, window, window, (0,), ceil_mode=False)
-
-
-def _pooled(
-    b: Lowering,
-    kind: PoolingKind,
-    x: Value,
-    spatial: int,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: Ints,
-    ceil_mode: bool,
-    count_padding: bool = False,
-) -> Value:
-    """Return the pooling of [*batch, C, *spatial]."""
-    if not x.dtype.is_float:
-        raise UnsupportedError(f"no engine op pools {x.dtype.value}", ReasonKind.DTYPE)
-    window, border = _each(kernel_size, spatial), _each(padding, spatial)
-    step = _each(stride, spatial) or window
-    if ceil_mode:
-        _check_last_window(x.shape[x.type.rank - spatial :], window, step, border)
-    batched = b.with_rank(x, spatial + 2)
-    y = b.add(Pooling(kind, window, step, border, border, count_padding, ceil_mode), batched)
-    return b.reshape(y, y.shape[spatial + 2 - x.type.rank :])
-
-
-def _check_last_window(
-    sizes: Sequence[DimLike], window: Sequence[int], step: Sequence[int], border: Sequence[int]
-) -> None:
-    """Refuse a dynamic size where a window could start behind the input, and torch would then leave it out."""
-    for size, reach, stride, before in zip(sizes, window, step, border, strict=True):
-        if isinstance(size, Dim) and stride + before > reach:
-            raise UnsupportedError(f"ceil_mode with the dynamic size {size}")
-
-
-def _each(values: Ints, spatial: int) -> tuple[int, ...]:
-    """Return one entry for each spatial dimension (none where there are none)."""
-    given = (values,) if isinstance(values, int) else tuple(values)
-    return given * spatial if len(given) == 1 else given

@@ -1,0 +1,65 @@
+"""What torch lends engines on a GPU: the current stream, and memory of its caching allocator."""
+
+from __future__ import annotations
+
+__all__ = ["CudaHost", "ScratchPool", "scratch_pool"]
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class TensorMemory:
+    """Memory that a tensor holds."""
+
+    tensor: torch.Tensor
+    address: int
+
+    @classmethod
+    def of(cls, byte_count: int, device: torch.device) -> TensorMemory:
+        """Allocate on the current stream."""
+        tensor = torch.empty(byte_count, dtype=torch.uint8, device=device)
+        return cls(tensor, tensor.data_ptr())
+
+
+class ScratchPool:
+    """One block for each stream, as large as the largest that was asked for: runs on a stream follow each other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._blocks: dict[int, TensorMemory] = {}
+
+    def block(self, stream: int, byte_count: int) -> TensorMemory:
+        """Return memory for what is queued on the current stream next."""
+        block = self._blocks.get(stream)
+        if block is None or block.tensor.numel() < byte_count:
+            block = self._blocks[stream] = TensorMemory.of(byte_count, self.device)
+        return block
+
+
+_pools: weakref.WeakValueDictionary[torch.device, ScratchPool] = weakref.WeakValueDictionary()
+
+
+def scratch_pool(device: torch.device) -> ScratchPool:
+    """Return the pool that all regions of a device share, for as long as one of them holds it."""
+    return _pools.setdefault(device, ScratchPool(device))
+
+
+class CudaHost:
+    """The host of one call."""
+
+    def __init__(self, pool: ScratchPool, weights_version: Callable[[], object | None]) -> None:
+        self.stream: int = torch.cuda.current_stream(pool.device).cuda_stream
+        self.weights_version = weights_version
+        self._pool = pool
+
+    def scratch(self, byte_count: int) -> TensorMemory:
+        """Return the stream's scratch memory."""
+        return self._pool.block(self.stream, byte_count)
+
+    def allocate(self, byte_count: int) -> TensorMemory:
+        """Return memory of torch's allocator."""
+        return TensorMemory.of(byte_count, self._pool.device)

@@ -1,0 +1,64 @@
+"""TensorRT-RTX's builder, which needs no GPU, takes every op in every element type that its rule declares.
+
+On a machine with a GPU and a full TensorRT, `tests/gpu/test_conformance.py` runs them, too.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.cases import CASES, Case
+from tensorrt_checks import build, load
+from trt_backend.emit.rules import op_label
+from trt_backend.errors import InvalidGraphError
+from trt_backend.ir.dims import evaluate
+from trt_backend.ir.types import DType
+
+pytest.importorskip("tensorrt_rtx")
+
+STACK = load("tensorrt_rtx")
+OLDER_DO_NOT = "older versions take floats only"
+REFUSED_THOUGH_IT_BUILDS: dict[str, str] = {
+    "Elementwise pow": "of integers: not documented, and not tried on a GPU",
+    "Activation relu": OLDER_DO_NOT,
+    "TopK max": OLDER_DO_NOT,
+    "TopK min": OLDER_DO_NOT,
+    "Pooling average": "windows of padding alone: some sizes build, others do not",
+    "Deconvolution": "negative padding: not documented, and not tried on a GPU",
+}
+"""What `support` refuses although the builder takes it, and why."""
+
+
+def _legal(case: Case, dtype: DType) -> bool:
+    try:
+        results = case.op.infer(*case.types(dtype))
+    except InvalidGraphError:
+        return False
+    shapes = [type.shape for type in (*case.types(dtype), *results)]
+    empty = any(0 in (evaluate(dim, case.symbols) for dim in shape) for shape in shapes)
+    return dtype in case.dtypes and not empty  # partitioning leaves empty tensors native
+
+
+LEGAL = [(number, case, dtype) for number, case in enumerate(CASES) for dtype in DType if _legal(case, dtype)]
+SUPPORTED = [(n, c, d) for n, c, d in LEGAL if STACK.support(c.op, c.types(d)) is None]
+REFUSED = [(n, c, d) for n, c, d in LEGAL if STACK.support(c.op, c.types(d)) is not None]
+
+
+def _params(cases: list[tuple[int, Case, DType]]) -> list[object]:
+    return [pytest.param(case, dtype, id=f"{n}-{case}-{dtype.value}") for n, case, dtype in cases]
+
+
+@pytest.mark.parametrize(("case", "dtype"), _params(SUPPORTED))
+def test_supported(case: Case, dtype: DType) -> None:
+    blob, _ = build(STACK, case.graph(dtype), case.symbols)
+    assert len(blob) > 0
+
+
+@pytest.mark.parametrize(("case", "dtype"), _params(REFUSED))
+def test_refused(case: Case, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trt_backend.emit.tensorrt.support", lambda stack, op, types: None)
+    try:
+        build(STACK, case.graph(dtype), case.symbols)
+    except Exception:
+        return
+    assert op_label(case.op) in REFUSED_THOUGH_IT_BUILDS

@@ -1,0 +1,47 @@
+"""TensorRT on a GPU gives what the reference gives, for every op and element type that it declares."""
+
+from __future__ import annotations
+
+import pytest
+
+from array_checks import assert_same
+from conformance.cases import CASES, Case
+from tensorrt_checks import installed, load, run_graph
+from trt_backend.errors import InvalidGraphError
+from trt_backend.ir.dims import evaluate as evaluate_dim
+from trt_backend.ir.reference import evaluate
+from trt_backend.ir.types import DType
+
+pytestmark = pytest.mark.gpu
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available() or installed() is None:
+    pytest.skip("needs a GPU and TensorRT", allow_module_level=True)
+
+STACK = load()
+
+
+def _runs(case: Case, dtype: DType) -> bool:
+    try:
+        results = case.op.infer(*case.types(dtype))
+    except InvalidGraphError:
+        return False
+    shapes = [type.shape for type in (*case.types(dtype), *results)]
+    empty = any(0 in (evaluate_dim(dim, case.symbols) for dim in shape) for shape in shapes)
+    return dtype in case.dtypes and not empty and STACK.support(case.op, case.types(dtype)) is None
+
+
+CALLS = [
+    pytest.param(case, dtype, id=f"{number}-{case}-{dtype.value}")
+    for number, case in enumerate(CASES)
+    for dtype in DType
+    if _runs(case, dtype)
+]
+
+
+@pytest.mark.parametrize(("case", "dtype"), CALLS)
+def test_the_answer_is_the_references(case: Case, dtype: DType) -> None:
+    torch.cuda.init()
+    torch.zeros(1, device="cuda")
+    graph, arrays = case.graph(dtype), case.arrays(dtype)
+    got = run_graph(STACK, graph, arrays, case.symbols)
+    assert_same(got, evaluate(graph, arrays, case.symbols), 4 * case.factor)

@@ -1,0 +1,70 @@
+"""Building TensorRT networks in tests, and running them where there is a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trt_backend.debug import Dump
+from trt_backend.engine.base import CallShapes, call_shapes
+from trt_backend.engine.tensorrt import TensorRTProvider, provider
+from trt_backend.ir.graph import Graph
+from trt_backend.options import CompileOptions
+
+QUICK = CompileOptions(optimization_level=0)
+
+
+def installed() -> str | None:
+    """Return the TensorRT that is there: the full one before TensorRT-RTX."""
+    found = [name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)]
+    return found[0] if found else None
+
+
+def build(
+    stack: TensorRTProvider, graph: Graph, symbols: Mapping[str, int], options: CompileOptions = QUICK
+) -> tuple[bytes, CallShapes]:
+    """Build a graph for the sizes of one call."""
+    shapes = call_shapes(graph, symbols)
+    profile = stack.profile(graph, shapes, None)
+    return stack.build(graph, profile, options, Dump(None)), shapes
+
+
+def run_graph(
+    stack: TensorRTProvider, graph: Graph, inputs: Sequence[np.ndarray], symbols: Mapping[str, int]
+) -> list[np.ndarray]:
+    """Build a graph and run it on the GPU."""
+    import torch
+
+    from trt_backend_torch.cuda_host import CudaHost, ScratchPool
+
+    blob, shapes = build(stack, graph, symbols)
+    engine = stack.load(blob, graph, QUICK)
+    device = torch.device("cuda", 0)
+
+    def on_device(array: np.ndarray) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy()).to(device)
+
+    given = [
+        on_device(array.astype(stack.border(value.dtype).numpy))
+        for array, value in zip(inputs, graph.inputs, strict=True)
+    ]
+    dtypes = [stack.border(value.dtype).numpy for value in graph.outputs]
+    blank = [np.zeros(shape, dtype) for shape, dtype in zip(shapes.outputs, dtypes, strict=True)]
+    results = [on_device(array) for array in blank]
+    host = CudaHost(ScratchPool(device), lambda: None)
+    engine.run(shapes, [t.data_ptr() for t in given], [t.data_ptr() for t in results], host)
+    torch.cuda.synchronize()
+    return [
+        result.cpu().numpy().view(array.dtype).reshape(array.shape).astype(value.dtype.numpy)
+        for result, array, value in zip(results, blank, graph.outputs, strict=True)
+    ]
+
+
+def load(name: str | None = None) -> TensorRTProvider:
+    """Return the provider of a TensorRT that is installed."""
+    chosen = name or installed()
+    assert chosen is not None, "no TensorRT is installed"
+    return provider(chosen)

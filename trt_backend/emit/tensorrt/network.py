@@ -1,0 +1,245 @@
+"""Collecting an `INetworkDefinition`: layers, constants, and the arithmetic of symbolic dimensions."""
+
+from __future__ import annotations
+
+__all__ = ["NetworkWriter", "Tensor", "dim_input", "needs_dim_input"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_backend.emit.tensorrt.stacks import Stack
+from trt_backend.errors import BuildError, UnsupportedError
+from trt_backend.ir.dims import Atom, Dim, DimLike, Monomial, Symbol, invert
+from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.types import DType, Shape, TensorType
+
+Array = npt.NDArray[Any]
+Handle = Any
+"""An `ITensor`; the bindings have no types."""
+
+_NAMES = {
+    DType.BOOL: "BOOL",
+    DType.INT32: "INT32",
+    DType.INT64: "INT64",
+    DType.FLOAT16: "HALF",
+    DType.BFLOAT16: "BF16",
+    DType.FLOAT32: "FLOAT",
+}
+_INT32 = np.iinfo(np.int32)
+_CALLS = {"//": "FLOOR_DIV", "max": "MAX", "min": "MIN"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the network, its IR type, and its elements where it is a constant (its layer is made when asked for)."""
+
+    type: TensorType
+    make: Callable[[], Handle]
+    array: Array | None = None
+
+    @cached_property
+    def handle(self) -> Handle:
+        """The `ITensor`."""
+        return self.make()
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the type."""
+        return self.type.dtype
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the type."""
+        return self.type.shape
+
+
+class NetworkWriter:
+    """Adds layers to a network.
+
+    Attributes:
+        trt: the bindings, `tensorrt` or `tensorrt_rtx`.
+        network: the `INetworkDefinition`.
+        stack: what this TensorRT has.
+        scope: what the names of the next layers start with.
+        constrain: whether layers are held to the element types of the graph, as a weakly typed builder needs it where
+            they differ.
+    """
+
+    def __init__(self, trt: Any, network: Any, stack: Stack, *, constrain: bool) -> None:
+        self.trt = trt
+        self.network = network
+        self.stack = stack
+        self.scope = ""
+        self.constrain = constrain
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Handle] = {}
+        self._held: list[Array] = []
+        self._symbols: dict[Symbol, Handle] = {}
+        self._dims: dict[Dim, Handle] = {}
+        self._serial = 0
+
+    def dtype(self, dtype: DType) -> Any:
+        """Return TensorRT's DataType; int64 is INT32 where there is no other."""
+        name = "INT32" if dtype is DType.INT64 and not self.stack.int64 else _NAMES[dtype]
+        return getattr(self.trt.DataType, name)
+
+    @property
+    def index(self) -> DType:
+        """The element type of shape tensors."""
+        return DType.INT64 if self.stack.int64 else DType.INT32
+
+    def add(self, layer: Any, *dtypes: DType) -> Handle:
+        """Name a new layer, hold its outputs to these element types, and return its first output.
+
+        Raises:
+            BuildError: TensorRT made no layer.
+        """
+        if layer is None:
+            raise BuildError(f"TensorRT {self.trt.__version__} refuses the layer of {self.scope}")
+        layer.name = f"{self.scope}.{self._serial}"
+        self._serial += 1
+        if self.constrain:
+            for i, dtype in enumerate(dtypes):
+                if dtype.is_float:
+                    layer.precision = self.dtype(dtype)
+                    layer.set_output_type(i, self.dtype(dtype))
+        return layer.get_output(0)
+
+    def weights(self, array: Array | None, dtype: DType) -> Any:
+        """Return `Weights` over the memory of an array, which stays alive until the network is built; none without one.
+
+        Raises:
+            UnsupportedError: an int64 does not fit into the int32 that stands for it.
+        """
+        if array is None:
+            return self.trt.Weights(self.dtype(dtype))
+        if dtype is DType.INT64 and not self.stack.int64:
+            if array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
+                raise UnsupportedError(
+                    f"TensorRT {self.trt.__version__} has no int64, and a constant needs it"
+                )
+            array = array.astype(np.int32)
+        array = np.ascontiguousarray(array)
+        self._held.append(array)
+        if not self.stack.typed_weights:
+            return self.trt.Weights(array)
+        return self.trt.Weights(self.dtype(dtype), array.ctypes.data, array.size)
+
+    def array(self, array: Array, dtype: DType) -> Handle:
+        """Add a constant."""
+        return self.add(self.network.add_constant(array.shape, self.weights(array, dtype)))
+
+    def constant(self, value: npt.ArrayLike, dtype: DType) -> Handle:
+        """Return a small constant; equal ones are one."""
+        array = np.asarray(value, dtype=dtype.numpy)
+        key = dtype.value, array.shape, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.array(array, dtype)
+        return self._constants[key]
+
+    def filled(self, value: float, like: Tensor) -> Handle:
+        """Return a constant of one element that broadcasts to a tensor, of its element type."""
+        return self.constant(np.full((1,) * like.type.rank, value), like.dtype)
+
+    def binary(self, operation: str, left: Handle, right: Handle, *dtypes: DType) -> Handle:
+        """Add an elementwise layer, by the name of its operation."""
+        kind = getattr(self.trt.ElementWiseOperation, operation)
+        return self.add(self.network.add_elementwise(left, right, kind), *dtypes)
+
+    def reshape(self, x: Handle, shape: Sequence[int], *dtypes: DType) -> Handle:
+        """Add a reshape to a static shape."""
+        layer = self.network.add_shuffle(x)
+        layer.reshape_dims = tuple(shape)
+        return self.add(layer, *dtypes)
+
+    def cast(self, x: Handle, dtype: DType) -> Handle:
+        """Add a cast."""
+        return self.add(self.network.add_cast(x, self.dtype(dtype)), dtype)
+
+    def bind_symbols(self, graph: Graph, handles: dict[Value, Handle]) -> None:
+        """Say where the network finds each symbol: in the shape of an input, or in an input of its own."""
+        found = _symbol_sources(graph)
+        for symbol in graph.symbols:
+            self.scope = f"dim.{symbol.name}"
+            if symbol not in found:
+                self._symbols[symbol] = self.network.add_input(
+                    dim_input(symbol), self.dtype(self.index), (1,)
+                )
+                continue
+            value, axis, scale, offset = found[symbol]
+            size = self._element(self.add(self.network.add_shape(handles[value])), axis)
+            if offset:
+                size = self.binary("SUB", size, self.constant([offset], self.index))
+            if scale != 1:
+                size = self.binary("FLOOR_DIV", size, self.constant([scale], self.index))
+            self._symbols[symbol] = size
+
+    def dims(self, dims: Sequence[DimLike]) -> Handle:
+        """Return a shape tensor of the dimensions."""
+        if not any(isinstance(dim, Dim) for dim in dims):
+            return self.constant(np.array(dims, np.int64), self.index)
+        parts = [self.dim(dim) for dim in dims]
+        if len(parts) == 1:
+            return parts[0]
+        layer = self.network.add_concatenation(parts)
+        layer.axis = 0
+        return self.add(layer)
+
+    def dim(self, dim: DimLike) -> Handle:
+        """Return a shape tensor of one element; each expression is computed once."""
+        if isinstance(dim, int):
+            return self.constant([dim], self.index)
+        if dim not in self._dims:
+            terms = [self._term(monomial, coefficient) for monomial, coefficient in dim.terms]
+            self._dims[dim] = self._fold("SUM", terms)
+        return self._dims[dim]
+
+    def _element(self, vector: Handle, i: int) -> Handle:
+        return self.add(self.network.add_slice(vector, (i,), (1,), (1,)))
+
+    def _term(self, monomial: Monomial, coefficient: int) -> Handle:
+        factors = [self._atom(atom) for atom in monomial]
+        if coefficient != 1 or not factors:
+            factors.append(self.dim(coefficient))
+        return self._fold("PROD", factors)
+
+    def _atom(self, atom: Atom) -> Handle:
+        if isinstance(atom, Symbol):
+            return self._symbols[atom]
+        left, right = self.dim(atom.left), self.dim(atom.right)
+        if atom.function != "%":
+            return self.binary(_CALLS[atom.function], left, right)
+        quotient = self.binary("FLOOR_DIV", left, right)
+        return self.binary("SUB", left, self.binary("PROD", quotient, right))
+
+    def _fold(self, operation: str, handles: list[Handle]) -> Handle:
+        first, *rest = handles
+        for handle in rest:
+            first = self.binary(operation, first, handle)
+        return first
+
+
+def dim_input(symbol: Symbol) -> str:
+    """Return the name of the network's input that carries a symbol that no input's shape gives."""
+    return f"dim.{symbol.name}"
+
+
+def needs_dim_input(graph: Graph) -> tuple[Symbol, ...]:
+    """Return the symbols that no input's shape gives."""
+    found = _symbol_sources(graph)
+    return tuple(symbol for symbol in graph.symbols if symbol not in found)
+
+
+def _symbol_sources(graph: Graph) -> dict[Symbol, tuple[Value, int, int, int]]:
+    """Return (input, axis, scale, offset) for each symbol: the input's size is `scale * symbol + offset`."""
+    found: dict[Symbol, tuple[Value, int, int, int]] = {}
+    for value in graph.inputs:
+        for axis, dim in enumerate(value.shape):
+            line = invert(dim) if isinstance(dim, Dim) else None
+            if line is not None:
+                found.setdefault(line[0], (value, axis, line[1], line[2]))
+    return found

@@ -1,0 +1,126 @@
+"""The CUDA driver: what engines need of it beside TensorRT, in calls that raise."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Graph",
+    "Stream",
+    "capture",
+    "copy_async",
+    "current_context",
+    "device_name",
+    "has_device",
+    "launch",
+    "make_current",
+    "read",
+]
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import cuda.bindings.driver  # pyright: ignore
+import numpy as np
+import numpy.typing as npt
+
+from trt_backend.errors import RunError
+
+_driver: Any = cuda.bindings.driver  # pyright: ignore
+
+
+def _call(result: tuple[Any, ...]) -> Any:
+    """Return the result of a driver call (RunError where it failed)."""
+    status, *values = result
+    if status != _driver.CUresult.CUDA_SUCCESS:
+        raise RunError(f"CUDA: {status.name}")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def has_device() -> bool:
+    """Whether the machine has a driver, and the calling thread a device."""
+    try:
+        return _driver.cuCtxGetDevice()[0] == _driver.CUresult.CUDA_SUCCESS
+    except RuntimeError:  # no libcuda
+        return False
+
+
+def device_name() -> str:
+    """Return the current device's name, compute capability and driver version, for keys of caches."""
+    device = _call(_driver.cuCtxGetDevice())
+    name = _call(_driver.cuDeviceGetName(128, device)).split(b"\0")[0].decode()
+    attribute = _driver.CUdevice_attribute
+    major, minor = (
+        _call(_driver.cuDeviceGetAttribute(part, device))
+        for part in (
+            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+        )
+    )
+    return f"{name} sm{major}{minor} driver {_call(_driver.cuDriverGetVersion())}"
+
+
+def current_context() -> Any:
+    """Return the calling thread's context."""
+    return _call(_driver.cuCtxGetCurrent())
+
+
+def make_current(context: Any) -> None:
+    """Make a context the calling thread's."""
+    _call(_driver.cuCtxSetCurrent(context))
+
+
+def read(address: int, byte_count: int, stream: int) -> npt.NDArray[np.uint8]:
+    """Return a copy of device memory, after all that was queued on the stream."""
+    host = np.empty(byte_count, np.uint8)
+    _call(_driver.cuStreamSynchronize(stream))
+    _call(_driver.cuMemcpyDtoH(host.ctypes.data, address, byte_count))
+    return host
+
+
+def copy_async(target: int, source: int, byte_count: int, stream: int) -> None:
+    """Queue a copy between two places of the device's memory."""
+    _call(_driver.cuMemcpyDtoDAsync(target, source, byte_count, stream))
+
+
+class Stream:
+    """A stream of our own, on which graphs are captured; nothing runs on it."""
+
+    @cached_property
+    def handle(self) -> int:
+        """The stream's handle."""
+        return int(_call(_driver.cuStreamCreate(_driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value)))
+
+    def __del__(self) -> None:
+        if "handle" in self.__dict__:
+            _driver.cuStreamDestroy(self.handle)
+
+
+class Graph:
+    """A captured CUDA graph, ready to launch."""
+
+    def __init__(self, graph: Any) -> None:
+        self.handle: Any = _call(_driver.cuGraphInstantiate(graph, 0))
+        _call(_driver.cuGraphDestroy(graph))
+
+    def __del__(self) -> None:
+        if "handle" in self.__dict__:
+            _driver.cuGraphExecDestroy(self.handle)
+
+
+def capture(work: Callable[[], None], stream: Stream) -> Graph:
+    """Return what `work` queues on the stream, as a graph; nothing of it runs.
+
+    Other threads may allocate memory meanwhile: only this thread's stream is watched.
+    """
+    mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    _call(_driver.cuStreamBeginCapture(stream.handle, mode))
+    try:
+        work()
+    finally:
+        status, graph = _driver.cuStreamEndCapture(stream.handle)
+    return Graph(_call((status, graph)))
+
+
+def launch(graph: Graph, stream: int) -> None:
+    """Queue a graph."""
+    _call(_driver.cuGraphLaunch(graph.handle, stream))

@@ -1,0 +1,194 @@
+"""Engines of TensorRT (8.6 to 11) and TensorRT-RTX.
+
+Rules:
+  CONTEXTS  One execution context serves one call at a time; a pool grows to as many as there are threads.
+  SCRATCH   Contexts own no memory: what a run needs beside its tensors is the framework's, shared by all engines of a
+            stream, whose runs follow each other.
+  CHANGES   A context is told only those shapes and addresses that differ from its last call's.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TensorRTEngine", "TensorRTProvider", "provider"]
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trt_backend.debug import Dump
+from trt_backend.emit.tensorrt import support
+from trt_backend.emit.tensorrt.network import dim_input, needs_dim_input
+from trt_backend.emit.tensorrt.stacks import Stack, stack_of
+from trt_backend.engine import cuda
+from trt_backend.engine.base import Buffer, CallShapes, Engine, Host
+from trt_backend.engine.cuda_graphs import CudaGraphEngine
+from trt_backend.engine.profile import Profile, profile_for
+from trt_backend.engine.tensorrt_build import Builder, Logger, make_logger
+from trt_backend.errors import BuildError, ProviderUnavailableError, Reason, RunError
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.ops.base import Op
+from trt_backend.ir.types import DType, TensorType, is_static
+from trt_backend.options import CompileOptions
+
+
+class TensorRTProvider:
+    """Builds networks into engines and loads them."""
+
+    device = "cuda"
+    cached = True
+
+    def __init__(self, trt: Any, stack: Stack) -> None:
+        self.name = stack.package
+        self._trt = trt
+        self._stack = stack
+        self._logger: Logger = make_logger(trt)
+
+    def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
+        """Return None where this TensorRT takes the op on these inputs, else why not."""
+        return support(self._stack, op, inputs)
+
+    def border(self, dtype: DType) -> DType:
+        """Return int32 for int64 where this TensorRT has none."""
+        return DType.INT32 if dtype is DType.INT64 and not self._stack.int64 else dtype
+
+    def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
+        """Return all weights of static shape: TensorRT lays them out, folds them and chooses kernels for them."""
+        return tuple(
+            i for i, value in enumerate(graph.inputs) if value in graph.weights and is_static(value.shape)
+        )
+
+    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+        """Return a copy of the memory."""
+        return cuda.read(address, byte_count, stream)
+
+    def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:
+        """Return the profile of an engine that serves these shapes, and those of a former profile."""
+        return profile_for(graph.symbols, shapes.symbols, wider_than)
+
+    def identity(self, options: CompileOptions) -> str:
+        """Return what an engine depends on beside its graph: versions, the device, and the builder's options."""
+        device = cuda.device_name() if cuda.has_device() else "ahead of time"
+        settings = (options.precision, options.workspace_bytes, options.optimization_level)
+        return f"{self.name} {self._trt.__version__} on {device} {settings}"
+
+    def build(self, graph: Graph, profile: Profile, options: CompileOptions, dump: Dump) -> bytes:
+        """Return the serialized engine (BuildError where TensorRT refuses)."""
+        return Builder(self._trt, self._stack, self._logger, options).build(graph, profile)
+
+    def load(self, blob: bytes, graph: Graph, options: CompileOptions) -> Engine:
+        """Return a runnable engine (BuildError where the blob is of another version or device)."""
+        runtime = self._trt.Runtime(self._logger)
+        engine = runtime.deserialize_cuda_engine(blob)
+        if engine is None:
+            raise BuildError(f"TensorRT {self._trt.__version__} cannot load the engine: {self._logger.error}")
+        loaded = TensorRTEngine(self._trt, runtime, engine, graph, wide=self._stack.int64)
+        return CudaGraphEngine(loaded, graph) if options.cuda_graphs else loaded
+
+
+def provider(package: str) -> TensorRTProvider:
+    """Return the provider of an installed TensorRT.
+
+    Raises:
+        ProviderUnavailableError: its version is older than what we know.
+    """
+    trt = importlib.import_module(package)
+    stack = stack_of(package, trt.__version__)
+    if stack is None:
+        raise ProviderUnavailableError(
+            f"{package} {trt.__version__} is too old: install {package} 8.6 or later"
+        )
+    return TensorRTProvider(trt, stack)
+
+
+class TensorRTEngine:
+    """An engine and its pool of execution contexts."""
+
+    def __init__(self, trt: Any, runtime: Any, engine: Any, graph: Graph, *, wide: bool) -> None:
+        self._runtime = runtime  # which must outlive the engine
+        self._engine = engine
+        self._trt = trt
+        self._wide = wide
+        self._inputs = [value.name for value in graph.inputs]
+        self._outputs = [f"output.{i}" for i in range(len(graph.outputs))]
+        self._symbols = {dim_input(symbol): symbol.name for symbol in needs_dim_input(graph)}
+        self._contexts: list[_Context] = []
+        # The name says since 10.3 that this is a 64-bit number; 8.6 and 10.0 have the older one only.
+        newer = hasattr(engine, "device_memory_size_v2")
+        self._scratch_bytes: int = engine.device_memory_size_v2 if newer else engine.device_memory_size
+
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
+        """Queue one run on the host's stream."""
+        try:
+            context = self._contexts.pop()
+        except IndexError:
+            context = self._new_context()
+        if self._scratch_bytes:
+            context.set_scratch(host.scratch(self._scratch_bytes).address, self._scratch_bytes)
+        context.bind(shapes, inputs, outputs)
+        context.queue(host.stream)
+        self._contexts.append(context)
+
+    def _new_context(self) -> _Context:
+        if hasattr(self._engine, "create_execution_context_without_device_memory"):
+            context = self._engine.create_execution_context_without_device_memory()
+        else:
+            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise RunError("TensorRT made no execution context; is the device's memory used up?")
+        return _Context(context, self._inputs, self._outputs, self._symbols, wide=self._wide)
+
+
+class _Context:
+    """An execution context that remembers what it was told (rule CHANGES)."""
+
+    def __init__(
+        self,
+        context: Any,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        symbols: Mapping[str, str],
+        *,
+        wide: bool,
+    ) -> None:
+        self._context = context
+        self._inputs = inputs
+        self._outputs = outputs
+        self._symbols = symbols
+        self._sizes = np.zeros(len(symbols), np.int64 if wide else np.int32)
+        self._shapes: CallShapes | None = None
+        self._addresses: list[int] = []
+        self._scratch = -1
+        for i, name in enumerate(symbols):
+            self._set_address(name, self._sizes[i:].ctypes.data)
+
+    def set_scratch(self, address: int, byte_count: int) -> None:
+        if address != self._scratch:
+            if hasattr(self._context, "set_device_memory"):
+                self._context.set_device_memory(address, byte_count)
+            else:
+                self._context.device_memory = address
+            self._scratch = address
+
+    def bind(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        if shapes is not self._shapes:
+            for name, shape in zip(self._inputs, shapes.inputs, strict=True):
+                if not self._context.set_input_shape(name, shape):
+                    raise RunError(f"TensorRT refuses the shape {list(shape)} of {name}")
+            self._sizes[:] = [shapes.symbols[name] for name in self._symbols.values()]
+            self._shapes = shapes
+        addresses = [*inputs, *outputs]
+        if addresses != self._addresses:
+            for name, address in zip((*self._inputs, *self._outputs), addresses, strict=True):
+                self._set_address(name, address)
+            self._addresses = addresses
+
+    def queue(self, stream: int) -> None:
+        if not self._context.execute_async_v3(stream):
+            raise RunError("TensorRT could not queue the engine")
+
+    def _set_address(self, name: str, address: int) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise RunError(f"TensorRT refuses the address of {name}")

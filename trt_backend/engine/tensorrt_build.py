@@ -1,0 +1,193 @@
+"""Building a TensorRT engine: the builder's settings, its log, its progress, and how it is interrupted.
+
+Rules:
+  DETACHED  The builder runs in a thread of its own: the caller logs its time, and may be interrupted. A builder that
+            reports progress is then told to stop; an older one finishes in the background, to nobody's use.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Builder", "Logger", "make_logger"]
+
+import re
+import threading
+import time
+from typing import Any, Protocol
+
+from trt_backend.debug import log
+from trt_backend.emit.tensorrt import emit_network
+from trt_backend.emit.tensorrt.network import NetworkWriter, dim_input, needs_dim_input
+from trt_backend.emit.tensorrt.stacks import Stack
+from trt_backend.engine import cuda
+from trt_backend.engine.cache import EngineCache
+from trt_backend.engine.profile import Profile
+from trt_backend.errors import BuildError
+from trt_backend.ir.dims import evaluate
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.types import is_static
+from trt_backend.options import CompileOptions
+
+_LOG_SECONDS = 10.0
+_AHEAD_OF_TIME = "SM89"
+# TensorRT's own kernels. cuBLAS and cuDNN are deprecated as sources since 8.6, and 10 no longer uses them.
+_TACTIC_SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+
+
+class Logger(Protocol):
+    """TensorRT's log, handed on to ours; `error` is the last error."""
+
+    error: str
+
+
+def make_logger(trt: Any) -> Logger:
+    """Return an `ILogger` that hands errors and warnings on to our log, at DEBUG: what matters becomes an exception."""
+    errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+
+    class ForwardingLogger(trt.ILogger):  # the base class is only known at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.error = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in errors:
+                self.error = message
+            if severity in errors or severity == trt.ILogger.WARNING:
+                log.debug("TensorRT: %s", message)
+
+    return ForwardingLogger()
+
+
+class Builder:
+    """Builds one engine."""
+
+    def __init__(self, trt: Any, stack: Stack, logger: Any, options: CompileOptions) -> None:
+        self._trt = trt
+        self._stack = stack
+        self._logger = logger
+        self._options = options
+        self._cancelled = threading.Event()
+
+    def build(self, graph: Graph, profile: Profile) -> bytes:
+        """Return the serialized engine (BuildError where TensorRT refuses)."""
+        result: list[bytes | BaseException] = []
+        context = cuda.current_context() if cuda.has_device() else None
+
+        def work() -> None:
+            try:
+                if context is not None:
+                    cuda.make_current(context)
+                result.append(self._build(graph, profile))
+            except BaseException as error:  # noqa: BLE001  handed to the caller's thread, and raised there
+                result.append(error)
+
+        thread = threading.Thread(target=work, name=f"build of {graph.name}", daemon=True)
+        start = time.monotonic()
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_LOG_SECONDS)
+                if thread.is_alive():
+                    log.info(
+                        "%s: TensorRT has been building for %.0f s", graph.name, time.monotonic() - start
+                    )
+        except BaseException:
+            self._cancelled.set()
+            raise
+        (outcome,) = result
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _build(self, graph: Graph, profile: Profile) -> bytes:
+        trt = self._trt
+        builder = trt.Builder(self._logger)
+        network = builder.create_network(self._network_flags())
+        writer = emit_network(graph, trt, network, self._stack)
+        config = builder.create_builder_config()
+        self._configure(config, writer)
+        if graph.symbols:
+            config.add_optimization_profile(_trt_profile(builder, graph, profile))
+        if not self._stack.timing_cache:
+            return self._serialized(builder, network, config)
+        cache = EngineCache.of_user(self._options.cache_dir)
+        name = re.sub(r"\W", "_", f"{self._stack.package} {trt.__version__} {cuda.device_name()}")
+        config.set_timing_cache(config.create_timing_cache(cache.timings(name)), ignore_mismatch=False)
+        plan = self._serialized(builder, network, config)
+        cache.merge_timings(name, lambda stored: _merged(config, stored))
+        return plan
+
+    def _serialized(self, builder: Any, network: Any, config: Any) -> bytes:
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            reason = "the build was cancelled" if self._cancelled.is_set() else self._logger.error
+            raise BuildError(f"TensorRT {self._trt.__version__} makes no engine: {reason}")
+        return bytes(plan)
+
+    def _network_flags(self) -> int:
+        flags = self._trt.NetworkDefinitionCreationFlag
+        if self._stack.strongly_typed:
+            return 1 << int(flags.STRONGLY_TYPED)
+        return 1 << int(flags.EXPLICIT_BATCH)
+
+    def _configure(self, config: Any, writer: NetworkWriter) -> None:
+        trt, options = self._trt, self._options
+        if options.precision == "tf32":
+            config.set_flag(trt.BuilderFlag.TF32)
+        else:
+            config.clear_flag(trt.BuilderFlag.TF32)
+        if not self._stack.strongly_typed:
+            config.set_flag(trt.BuilderFlag.FP16)
+            if writer.constrain:
+                config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        if options.workspace_bytes is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        if not self._stack.ahead_of_time:
+            config.set_tactic_sources(
+                sum(1 << int(getattr(trt.TacticSource, name)) for name in _TACTIC_SOURCES)
+            )
+        elif not cuda.has_device():
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(trt.ComputeCapability, _AHEAD_OF_TIME), 0)
+        if self._stack.progress:
+            config.progress_monitor = _make_monitor(trt, self._cancelled)
+
+
+def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
+    made = builder.create_optimization_profile()
+    corners = [profile.corner(which) for which in ("min", "opt", "max")]
+    for value in graph.inputs:
+        if not is_static(value.shape):
+            made.set_shape(
+                value.name, *(tuple(evaluate(dim, corner) for dim in value.shape) for corner in corners)
+            )
+    for symbol in needs_dim_input(graph):
+        made.set_shape_input(dim_input(symbol), *([corner[symbol.name]] for corner in corners))
+    return made
+
+
+def _merged(config: Any, stored: bytes) -> bytes:
+    """Return the stored timings with those of this build."""
+    timings = config.create_timing_cache(stored)
+    timings.combine(config.get_timing_cache(), ignore_mismatch=True)
+    return bytes(timings.serialize())
+
+
+def _make_monitor(trt: Any, cancelled: threading.Event) -> Any:
+    """Return an `IProgressMonitor` that logs the phases, and stops the build once `cancelled` is set."""
+
+    class Monitor(trt.IProgressMonitor):  # the base class is only known at run time
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            log.debug("TensorRT: %s, %d steps", phase_name, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return not cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            log.debug("TensorRT: %s is done", phase_name)
+
+    return Monitor()

@@ -1,0 +1,81 @@
+"""Engines that are built when a call needs them, for the sizes that it needs.
+
+Rules:
+  LAZY        The first engine is built by the first call, or (`background`) beside native calls.
+  GROWN       A call outside of an engine's profile starts the build of a wider engine, once, and runs natively.
+  REMEMBERED  A failed build raises its error at each call from then on.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ProfiledEngine"]
+
+from collections.abc import Callable, Sequence
+from threading import Lock, Thread
+
+from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host
+from trt_backend.engine.profile import Profile
+from trt_backend.errors import NotReadyError
+
+Build = Callable[[Profile], Engine]
+ProfileFor = Callable[[CallShapes, "Profile | None"], Profile]
+
+
+class ProfiledEngine:
+    """An engine that serves every size, from as few engines as there are profiles.
+
+    Args:
+        build: from a profile to an engine.
+        profile_for: from a call's shapes and the former profile to the profile of the engine to build.
+        background: whether the first engine, too, is built beside native calls.
+    """
+
+    def __init__(self, build: Build, profile_for: ProfileFor, *, background: bool) -> None:
+        self._build = build
+        self._profile_for = profile_for
+        self._background = background
+        self._lock = Lock()
+        self._profile: Profile | None = None
+        self._engine: Engine | None = None
+        self._builder: Thread | None = None
+        self._error: Exception | None = None
+
+    def run(
+        self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
+    ) -> None:
+        """Run the engine (NotReadyError while one for these shapes is being built)."""
+        engine, profile = self._engine, self._profile
+        if engine is None or profile is None or not profile.covers(shapes.symbols):
+            engine = self._engine_for(shapes)
+        engine.run(shapes, inputs, outputs, host)
+
+    def _engine_for(self, shapes: CallShapes) -> Engine:
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if (
+                self._engine is not None
+                and self._profile is not None
+                and self._profile.covers(shapes.symbols)
+            ):
+                return self._engine
+            if self._engine is None and not self._background:
+                self._profile = self._profile_for(shapes, None)
+                self._engine = self._build(self._profile)
+                return self._engine
+            if self._builder is None or not self._builder.is_alive():
+                self._start(self._profile_for(shapes, self._profile))
+        raise NotReadyError("its engine is being built")
+
+    def _start(self, profile: Profile) -> None:
+        self._builder = Thread(target=self._build_beside, args=(profile,), name="engine build", daemon=True)
+        self._builder.start()
+
+    def _build_beside(self, profile: Profile) -> None:
+        try:
+            engine = self._build(profile)
+        except Exception as error:  # noqa: BLE001  raised at the next call, where failures are contained
+            self._error = error
+        else:
+            with self._lock:
+                self._engine, self._profile = engine, profile
