@@ -17,7 +17,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 # More arguments for pytest: `make test ARGS="-k partition -x"`.
 ARGS ?=
 
-.PHONY: help setup demo test golden lint format types contract check bench clean
+.PHONY: help setup demo test test-gpu golden lint format types contract check bench bench-gpu clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -40,6 +40,13 @@ demo: setup ## Semantic search with a pretrained MiniLM: answers, latency agains
 test: setup ## Run every test that needs no GPU (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -m "not gpu" --timeout=600 -n auto --dist worksteal $(ARGS)
 
+# These two run with the Python of the environment that has torch for CUDA and TensorRT: `make test-gpu GPU_PYTHON=python3`.
+GPU_PYTHON ?= $(BIN)/python
+GPU_ENV := PYTHONPATH=$(CURDIR):$(CURDIR)/integrations/torch:$(CURDIR)/integrations/tf:$$PYTHONPATH
+
+test-gpu: ## Run the correctness tests on real TensorRT engines of this machine's GPU (GPU_PYTHON=...)
+	$(GPU_ENV) $(GPU_PYTHON) -m pytest --device cuda --timeout=600 tests/gpu tests/torch $(ARGS)
+
 golden: setup ## Run the tests and accept changed goldens; read the diff before you commit
 	$(BIN)/python -m pytest -m "not gpu" --accept $(ARGS)
 
@@ -61,6 +68,9 @@ check: lint types contract test ## All of the above that a change must pass
 
 bench: setup ## Time models against eager and Inductor, our cost a call, the partitioner; writes docs/benchmarks.md
 	$(BIN)/python benches/write_docs.py
+
+bench-gpu: ## Time models on this machine's GPU against eager, Inductor and raw TensorRT (GPU_PYTHON=..., ARGS="--rows ...")
+	$(GPU_ENV) $(GPU_PYTHON) benches/gpu_models.py $(ARGS)
 
 clean: ## Remove caches and build output (.venv stays)
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -20,10 +20,13 @@ STACK = load("tensorrt_rtx")
 OLDER_DO_NOT = "older versions take floats only"
 REFUSED_THOUGH_IT_BUILDS: dict[str, str] = {
     "Elementwise pow": "of integers: not documented, and not tried on a GPU",
+    "Unary neg": "of integers: 8.6 refuses",
+    "Pad": "of booleans: 8.6 refuses",
+    "Pooling max": "windows of padding alone: 8.6 gives the lowest number",
     "Activation relu": OLDER_DO_NOT,
     "TopK max": OLDER_DO_NOT,
     "TopK min": OLDER_DO_NOT,
-    "Pooling average": "windows of padding alone: some sizes build, others do not",
+    "Pooling average": "windows of padding alone; or 8.6 counts what lies beyond the padding",
     "Deconvolution": "negative padding: not documented, and not tried on a GPU",
 }
 """What `support` refuses although the builder takes it, and why."""

@@ -15,8 +15,6 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from trt_backend.debug import Dump
 from trt_backend.emit.tensorrt import support
 from trt_backend.emit.tensorrt.network import dim_input, needs_dim_input
@@ -83,7 +81,7 @@ class TensorRTProvider:
         engine = runtime.deserialize_cuda_engine(blob)
         if engine is None:
             raise BuildError(f"TensorRT {self._trt.__version__} cannot load the engine: {self._logger.error}")
-        loaded = TensorRTEngine(self._trt, runtime, engine, graph, wide=self._stack.int64)
+        loaded = TensorRTEngine(self._trt, runtime, engine, graph)
         return CudaGraphEngine(loaded, graph) if options.cuda_graphs else loaded
 
 
@@ -105,11 +103,10 @@ def provider(package: str) -> TensorRTProvider:
 class TensorRTEngine:
     """An engine and its pool of execution contexts."""
 
-    def __init__(self, trt: Any, runtime: Any, engine: Any, graph: Graph, *, wide: bool) -> None:
+    def __init__(self, trt: Any, runtime: Any, engine: Any, graph: Graph) -> None:
         self._runtime = runtime  # which must outlive the engine
         self._engine = engine
         self._trt = trt
-        self._wide = wide
         self._inputs = [value.name for value in graph.inputs]
         self._outputs = [f"output.{i}" for i in range(len(graph.outputs))]
         self._symbols = {dim_input(symbol): symbol.name for symbol in needs_dim_input(graph)}
@@ -138,7 +135,7 @@ class TensorRTEngine:
             context = self._engine.create_execution_context(strategy)
         if context is None:
             raise RunError("TensorRT made no execution context; is the device's memory used up?")
-        return _Context(context, self._inputs, self._outputs, self._symbols, wide=self._wide)
+        return _Context(context, self._inputs, self._outputs, self._symbols)
 
 
 class _Context:
@@ -150,19 +147,14 @@ class _Context:
         inputs: Sequence[str],
         outputs: Sequence[str],
         symbols: Mapping[str, str],
-        *,
-        wide: bool,
     ) -> None:
         self._context = context
         self._inputs = inputs
         self._outputs = outputs
         self._symbols = symbols
-        self._sizes = np.zeros(len(symbols), np.int64 if wide else np.int32)
         self._shapes: CallShapes | None = None
         self._addresses: list[int] = []
         self._scratch = -1
-        for i, name in enumerate(symbols):
-            self._set_address(name, self._sizes[i:].ctypes.data)
 
     def set_scratch(self, address: int, byte_count: int) -> None:
         if address != self._scratch:
@@ -177,7 +169,9 @@ class _Context:
             for name, shape in zip(self._inputs, shapes.inputs, strict=True):
                 if not self._context.set_input_shape(name, shape):
                     raise RunError(f"TensorRT refuses the shape {list(shape)} of {name}")
-            self._sizes[:] = [shapes.symbols[name] for name in self._symbols.values()]
+            for name, symbol in self._symbols.items():
+                self._context.set_input_shape(name, (shapes.symbols[symbol],))
+                self._set_address(name, outputs[0])  # any memory: it is not read
             self._shapes = shapes
         addresses = [*inputs, *outputs]
         if addresses != self._addresses:

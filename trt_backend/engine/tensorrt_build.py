@@ -136,7 +136,8 @@ class Builder:
         else:
             config.clear_flag(trt.BuilderFlag.TF32)
         if not self._stack.strongly_typed:
-            config.set_flag(trt.BuilderFlag.FP16)
+            if writer.has_half:
+                config.set_flag(trt.BuilderFlag.FP16)
             if writer.constrain:
                 config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         if options.workspace_bytes is not None:
@@ -163,7 +164,7 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
                 value.name, *(tuple(evaluate(dim, corner) for dim in value.shape) for corner in corners)
             )
     for symbol in needs_dim_input(graph):
-        made.set_shape_input(dim_input(symbol), *([corner[symbol.name]] for corner in corners))
+        made.set_shape(dim_input(symbol), *((corner[symbol.name],) for corner in corners))
     return made
 
 

@@ -20,11 +20,13 @@ import functools
 import weakref
 from collections.abc import Sequence
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+_VERSION = attrgetter("_version")
 _steps = count(1)
 _epoch = [0]  # rule EPOCH; one for the process, as optimizers do not say whose weights they step
 
@@ -53,9 +55,9 @@ class WeightWatch:
         try:
             state = (
                 _epoch[0],
-                [id(weight) for weight in weights],
-                [weight.data_ptr() for weight in weights],
-                [weight._version for weight in weights],
+                list(map(id, weights)),
+                list(map(torch.Tensor.data_ptr, weights)),
+                list(map(_VERSION, weights)),
             )
         except RuntimeError:  # rule BLIND
             return None

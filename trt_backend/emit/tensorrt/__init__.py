@@ -1,7 +1,7 @@
 """From an IR graph to a TensorRT network.
 
-The network's inputs are the graph's, in their order and under their names, and after them a shape input
-`dim.<symbol>` for each symbol that no input's shape gives. Its outputs are `output.0`, `output.1`, ...
+The network's inputs are the graph's, in their order and under their names, and after them a vector `dim.<symbol>`, whose
+size alone matters, for each symbol that no input's shape gives. Its outputs are `output.0`, `output.1`, ...
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def emit_network(graph: Graph, trt: Any, network: Any, stack: Stack) -> NetworkW
         BuildError: TensorRT refuses a layer.
     """
     floats = {value.dtype for value in graph.values() if value.dtype.is_float}
-    m = NetworkWriter(trt, network, stack, constrain=not stack.strongly_typed and len(floats) > 1)
+    m = NetworkWriter(trt, network, stack, floats)
     handles = {value: _input(m, value) for value in graph.inputs}
     m.bind_symbols(graph, handles)
     tensors = {value: _tensor(value, handle) for value, handle in handles.items()}

@@ -25,7 +25,6 @@ BOOL = frozenset({DType.BOOL})
 
 _UNARY = dict.fromkeys(UnaryKind, FLOATS) | {
     UnaryKind.ABS: NUMBERS,
-    UnaryKind.NEG: NUMBERS,
     UnaryKind.SIGN: NUMBERS,
     UnaryKind.NOT: BOOL,
 }

@@ -99,7 +99,7 @@ def _slice_layer(
     return m.add(layer, x.dtype)
 
 
-@RULES.rule(Pad, ALL)
+@RULES.rule(Pad, ALL - {DType.BOOL})
 def _pad(m: NetworkWriter, op: Pad, x: Tensor, fill: Tensor | None = None) -> Handle:
     start = [-before for before in op.before]
     (result,) = op.infer(x.type, *([fill.type] if fill else []))

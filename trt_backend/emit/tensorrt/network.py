@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["NetworkWriter", "Tensor", "dim_input", "needs_dim_input"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -66,16 +66,18 @@ class NetworkWriter:
         network: the `INetworkDefinition`.
         stack: what this TensorRT has.
         scope: what the names of the next layers start with.
+        has_half: whether the graph computes in float16.
         constrain: whether layers are held to the element types of the graph, as a weakly typed builder needs it where
             they differ.
     """
 
-    def __init__(self, trt: Any, network: Any, stack: Stack, *, constrain: bool) -> None:
+    def __init__(self, trt: Any, network: Any, stack: Stack, floats: Collection[DType]) -> None:
         self.trt = trt
         self.network = network
         self.stack = stack
         self.scope = ""
-        self.constrain = constrain
+        self.has_half = DType.FLOAT16 in floats
+        self.constrain = not stack.strongly_typed and len(floats) > 1
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Handle] = {}
         self._held: list[Array] = []
         self._symbols: dict[Symbol, Handle] = {}
@@ -161,17 +163,21 @@ class NetworkWriter:
         return self.add(self.network.add_cast(x, self.dtype(dtype)), dtype)
 
     def bind_symbols(self, graph: Graph, handles: dict[Value, Handle]) -> None:
-        """Say where the network finds each symbol: in the shape of an input, or in an input of its own."""
+        """Say where the network finds each symbol: in the shape of an input, or in that of an input of its own.
+
+        A shape is known to the host before a run, so that sizes can follow from it; the elements of an input of its own
+        are never read.
+        """
         found = _symbol_sources(graph)
         for symbol in graph.symbols:
             self.scope = f"dim.{symbol.name}"
-            if symbol not in found:
-                self._symbols[symbol] = self.network.add_input(
-                    dim_input(symbol), self.dtype(self.index), (1,)
-                )
-                continue
-            value, axis, scale, offset = found[symbol]
-            size = self._element(self.add(self.network.add_shape(handles[value])), axis)
+            if symbol in found:
+                value, axis, scale, offset = found[symbol]
+                handle = handles[value]
+            else:
+                axis, scale, offset = 0, 1, 0
+                handle = self.network.add_input(dim_input(symbol), self.dtype(DType.INT32), (-1,))
+            size = self._element(self.add(self.network.add_shape(handle)), axis)
             if offset:
                 size = self.binary("SUB", size, self.constant([offset], self.index))
             if scale != 1:
@@ -224,7 +230,7 @@ class NetworkWriter:
 
 
 def dim_input(symbol: Symbol) -> str:
-    """Return the name of the network's input that carries a symbol that no input's shape gives."""
+    """Return the name of the network's input whose size is a symbol that no other input's shape gives."""
     return f"dim.{symbol.name}"
 
 

@@ -78,10 +78,18 @@ def _cumulative_sum(m: NetworkWriter, op: CumulativeSum, x: Tensor) -> Handle:
 def _refuse_pooling(op: Pooling, types: Types) -> str | None:
     if types[0].rank == 3:
         return "takes 2 or 3 spatial dimensions"
-    if op.kind is PoolingKind.AVERAGE and op.round_up and not op.count_padding:
-        parts = zip(op.window, op.stride, op.pre_padding, op.post_padding, strict=True)
-        if any(max(before, after) + stride - 1 >= window for window, stride, before, after in parts):
-            return "an average that may see padding alone"
+    if not op.round_up:
+        return None
+    if op.kind is PoolingKind.AVERAGE and _counts_padding(op):
+        return "an average that counts padding and rounds up"  # 8.6 counts what lies beyond the padding, too
+    if any(
+        isinstance(size, int) and size < window
+        for size, window in zip(types[0].shape[2:], op.window, strict=True)
+    ):
+        return "a window larger than the input"
+    parts = zip(op.window, op.stride, op.pre_padding, op.post_padding, strict=True)
+    if any(max(before, after) + stride - 1 >= window for window, stride, before, after in parts):
+        return "a window that may see padding alone"  # 8.6 gives the lowest number
     return None
 
 
@@ -94,5 +102,9 @@ def _pooling(m: NetworkWriter, op: Pooling, x: Tensor) -> Handle:
     layer.post_padding = op.post_padding
     layer.padding_mode = rounding
     if op.kind is PoolingKind.AVERAGE:
-        layer.average_count_excludes_padding = not op.count_padding
+        layer.average_count_excludes_padding = not _counts_padding(op)
     return m.add(layer, x.dtype)
+
+
+def _counts_padding(op: Pooling) -> bool:
+    return op.count_padding and any((*op.pre_padding, *op.post_padding))

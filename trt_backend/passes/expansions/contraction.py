@@ -20,18 +20,29 @@ from trt_backend.passes.expansions.base import Expansion, binary, per_axis, resh
 
 
 def attention(b: Builder, op: Attention, q: Value, k: Value, v: Value, *mask: Value) -> Value:
-    """MatrixMultiply, mask, Softmax, MatrixMultiply; only a mask can hide every key of a query (then: zeros)."""
+    """MatrixMultiply, mask, Softmax, MatrixMultiply; only a mask can hide every key of a query (then: zeros).
+
+    Such queries are found in the mask, which all layers of a model share, and not in the scores, so that targets still
+    recognise the four as one.
+    """
     scaled = q if op.scale == 1 else binary(b, ElementwiseKind.PROD, q, op.scale)
     scores = b.add(MatrixMultiply(transpose_b=True), scaled, k)
-    if mask:
-        scores = binary(b, ElementwiseKind.SUM, scores, mask[0])
-    if op.causal:
-        scores = select(b, _later_keys(b, q.shape[2], k.shape[2]), -math.inf, scores)
-    attended = b.add(MatrixMultiply(), b.add(Softmax(3), scores), v)
+    if not mask and not op.causal:
+        return _attend(b, scores, v)
     if not mask:
-        return attended
-    best = b.add(Reduce(ReduceKind.MAX, (3,), keep_dims=True), scores)
-    return select(b, binary(b, ElementwiseKind.EQUAL, best, -math.inf), 0.0, attended)
+        return _attend(b, select(b, _later_keys(b, q.shape[2], k.shape[2]), -math.inf, scores), v)
+    shown = mask[0]
+    if op.causal:
+        shown = select(b, _later_keys(b, q.shape[2], k.shape[2]), -math.inf, shown)
+    best = b.add(Reduce(ReduceKind.MAX, (3,), keep_dims=True), shown)
+    hidden = binary(b, ElementwiseKind.EQUAL, best, -math.inf)
+    shown = select(b, hidden, 0.0, shown)
+    attended = _attend(b, binary(b, ElementwiseKind.SUM, scores, shown), v)
+    return select(b, hidden, 0.0, attended)
+
+
+def _attend(b: Builder, scores: Value, v: Value) -> Value:
+    return b.add(MatrixMultiply(), b.add(Softmax(3), scores), v)
 
 
 def convolution(

@@ -11,7 +11,14 @@ from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.elementwise import ElementwiseKind
 from trt_backend.ir.ops.layout import Pad, PadMode, Slice
-from trt_backend.ir.ops.reduction import CumulativeSum, Normalization, Pooling, Reduce, ReduceKind
+from trt_backend.ir.ops.reduction import (
+    CumulativeSum,
+    Normalization,
+    Pooling,
+    PoolingKind,
+    Reduce,
+    ReduceKind,
+)
 from trt_backend.passes.expansions.base import Expansion, binary, deviation, reshape
 
 
@@ -43,7 +50,10 @@ def cumulative_sum(b: Builder, op: CumulativeSum, x: Value) -> Value | None:
 
 
 def pooling(b: Builder, op: Pooling, x: Value) -> Value | None:
-    """One spatial dimension as two, of which the first has size 1."""
+    """One window over all as a reduction; one spatial dimension as two, of which the first has size 1."""
+    if _covers_all(op, x):
+        kind = ReduceKind.MAX if op.kind is PoolingKind.MAX else ReduceKind.AVG
+        return b.add(Reduce(kind, tuple(range(2, x.type.rank)), keep_dims=True), x)
     if x.type.rank != 3:
         return None
     lifted = dataclasses.replace(
@@ -55,6 +65,15 @@ def pooling(b: Builder, op: Pooling, x: Value) -> Value | None:
     )
     y = b.add(lifted, reshape(b, x, *x.shape[:2], 1, x.shape[2]))
     return reshape(b, y, *y.shape[:2], y.shape[3])
+
+
+def _covers_all(op: Pooling, x: Value) -> bool:
+    (result,) = op.infer(x.type)
+    inside = (
+        isinstance(size, int) and size <= window for size, window in zip(x.shape[2:], op.window, strict=True)
+    )
+    one = all(size == 1 for size in result.shape[2:])
+    return one and all(inside) and not any((*op.pre_padding, *op.post_padding))
 
 
 def _shifted(b: Builder, x: Value, op: CumulativeSum, shift: int) -> Value:
