@@ -33,6 +33,7 @@ class ReasonKind(Enum):
     FUEL = "out of fuel"
     BUILD_FAILED = "build failed"
     RUN_FAILED = "run failed"
+    SLOWER = "slower than native"
     BUG = "bug"
 
 

@@ -58,6 +58,7 @@ KINDS = {
     "out of fuel",
     "build failed",
     "run failed",
+    "slower than native",
     "bug",
 }
 

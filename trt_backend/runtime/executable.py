@@ -31,6 +31,17 @@ class Executable:
         self._lock = Lock()
         self._engine: Engine | None = None
 
+    @property
+    def ready(self) -> Engine | None:
+        """The engine, where one has answered."""
+        return self._engine if self._record.engine_calls else None
+
+    def call_natively(self, native: Callable[..., R], arguments: Sequence[Any]) -> R:
+        """Return `native(*arguments)`, and count the call."""
+        answer = native(*arguments)
+        self._record.count_native_call()
+        return answer
+
     def call(
         self, run: Callable[[Engine, Sequence[Any]], R], native: Callable[..., R], arguments: Sequence[Any]
     ) -> R:
@@ -53,8 +64,7 @@ class Executable:
             if result is not None:
                 self._record.count_engine_call()
                 return result
-        answer = native(*arguments)
-        self._record.count_native_call()
+        answer = self.call_natively(native, arguments)
         for reason in failures:
             self._give_up(reason)
         return answer

@@ -20,6 +20,7 @@ from trt_backend.options import CompileOptions
 from trt_backend.partition import Partition, partition
 from trt_backend.passes.legalize import legalize
 from trt_backend.report import GraphRecord, RegionRecord
+from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.fallback import contain
 from trt_backend_torch.aliases import mark_shared_views
 from trt_backend_torch.fx import is_compute, op_name, source_line
@@ -96,7 +97,14 @@ class InferenceGraph:
         executable = compile_graph(region.graph, self._provider, self._options, record)
         watch = WeightWatch() if self._options.weight_check == "signals" else None
         run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
-        return RegionCall(region, executable, run_natively, watch).call
+        choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
+        return RegionCall(region, executable, run_natively, watch, choice).call
+
+
+def _synchronize() -> None:
+    """Wait for the current device, where there is a GPU in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, evaluate, invert
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.types import DType
+from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.executable import Executable
 from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
@@ -144,6 +145,7 @@ class RegionCall:
         executable: its engine.
         native: computes the region with torch.
         watch: what tells whether weights may have changed; None where their contents are compared at each call.
+        choice: what decides between engine and native; None where the engine always runs.
     """
 
     def __init__(
@@ -152,11 +154,13 @@ class RegionCall:
         executable: Executable,
         native: Callable[..., Any],
         watch: WeightWatch | None,
+        choice: Choice | None = None,
     ) -> None:
         self._region = region
         self._executable = executable
         self._native = native
         self._watch = watch
+        self._choice = choice
         self._positions = [place.position for place in region.inputs]
         self._weights = [place.position for place in region.inputs if place.guarded]
         self._unguarded = [
@@ -176,9 +180,24 @@ class RegionCall:
     def call(self, *arguments: Any) -> tuple[Any, ...]:
         """Return what the region returns, in memory that nobody else has."""
         if self._device is None or self._device.index == torch.cuda.current_device():
-            return self._executable.call(self._run, self._native, arguments)
+            return self._call(arguments)
         with torch.cuda.device(self._device):
+            return self._call(arguments)
+
+    def _call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        if self._choice is None:
             return self._executable.call(self._run, self._native, arguments)
+        sizes = tuple(source.value(arguments) for _, source in self._sources)
+        verdict = self._choice.native_is_faster(sizes)
+        if verdict:
+            return self._executable.call_natively(self._native, arguments)
+        result = self._executable.call(self._run, self._native, arguments)
+        engine = self._executable.ready
+        if verdict is None and engine is not None:
+            self._choice.measure(
+                sizes, lambda: self._run(engine, arguments), lambda: self._native(*arguments)
+            )
+        return result
 
     def _run(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         signature = self._signature(arguments)

@@ -1,0 +1,25 @@
+"""The faster of engine and native serves a signature, and the report says where that is native."""
+
+from __future__ import annotations
+
+import time
+
+from trt_backend.errors import ReasonKind
+from trt_backend.report import RegionRecord
+from trt_backend.runtime.choice import Choice
+
+
+def test_the_faster_one_is_remembered_for_each_signature() -> None:
+    record = RegionRecord("region", "test", "none")
+    waits: list[None] = []
+    choice = Choice(record, lambda: waits.append(None))
+    assert choice.native_is_faster((1,)) is None
+    choice.measure((1,), lambda: time.sleep(0.02), lambda: None)
+    assert choice.native_is_faster((1,)) is True
+    assert record.reason is not None
+    assert record.reason.kind is ReasonKind.SLOWER
+    choice.measure((8,), lambda: None, lambda: time.sleep(0.02))
+    assert choice.native_is_faster((8,)) is False
+    assert choice.native_is_faster((1,)) is True
+    assert record.reason is None, "an engine serves one of the two"
+    assert len(waits) == 2 * 2 * 12, "each of 12 calls waits before and after, for two signatures"

@@ -1,0 +1,59 @@
+"""Choosing between an engine and native by their times.
+
+Rules:
+  ONCE    A signature is timed once, on the real inputs of its first call, both in turn, and the faster serves it.
+  MEDIAN  Of a few rounds, after one that is not timed: what is compiled or loaded at a first call does not count.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Choice"]
+
+import statistics
+import time
+from collections.abc import Callable, Hashable
+
+from trt_backend.debug import log
+from trt_backend.errors import Reason, ReasonKind
+from trt_backend.report import RegionRecord
+
+_ROUNDS = 5
+
+
+class Choice:
+    """Remembers the signatures that native serves faster.
+
+    Args:
+        record: the region's, which says so.
+        synchronize: waits for all that was queued.
+    """
+
+    def __init__(self, record: RegionRecord, synchronize: Callable[[], None]) -> None:
+        self._record = record
+        self._synchronize = synchronize
+        self._native_is_faster: dict[Hashable, bool] = {}
+
+    def native_is_faster(self, signature: Hashable) -> bool | None:
+        """Return the verdict, or None where there is none yet."""
+        return self._native_is_faster.get(signature)
+
+    def measure(
+        self, signature: Hashable, engine: Callable[[], object], native: Callable[[], object]
+    ) -> None:
+        """Time both."""
+        for call in (engine, native):
+            self._seconds(call)
+        rounds = [(self._seconds(engine), self._seconds(native)) for _ in range(_ROUNDS)]
+        ratio = statistics.median(b / a for a, b in rounds)
+        self._native_is_faster[signature] = ratio < 1
+        log.info("%s: native takes %.2f of the engine's time for %s", self._record.name, ratio, signature)
+        detail = f"native takes {ratio:.2f} of the engine's time"
+        all_native = all(self._native_is_faster.values())
+        self._record.reason = Reason(ReasonKind.SLOWER, self._record.name, detail) if all_native else None
+
+    def _seconds(self, call: Callable[[], object]) -> float:
+        self._synchronize()
+        start = time.perf_counter()
+        call()
+        self._synchronize()
+        return time.perf_counter() - start
