@@ -1,8 +1,9 @@
 """Noticing that weights may have changed, without reading them.
 
 Rules:
-  OBJECT   Another tensor, or one that died: its id and address may serve another one now.
-  ADDRESS  `p.data = new`, `load_state_dict(assign=True)`, `module.half()`.
+  OBJECT   Another tensor: `load_state_dict(assign=True)`, a new Parameter.
+  STORAGE  Another address, or the same one in another storage: `p.data = new` frees memory that the next `p.data = new`
+           may get again, with the address and the version that we know.
   VERSION  Writes that autograd counts: optimizers, `load_state_dict`, in-place operations.
   EPOCH    What no version counts, but tells us otherwise: a step of any optimizer (fused ones count nothing), a forward
            of a training graph of ours.
@@ -17,13 +18,13 @@ from __future__ import annotations
 __all__ = ["WeightWatch", "note_training"]
 
 import functools
-import weakref
 from collections.abc import Sequence
 from itertools import count
 from operator import attrgetter
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _VERSION = attrgetter("_version")
@@ -46,25 +47,22 @@ class WeightWatch:
 
     def __init__(self) -> None:
         _watch_optimizers()
-        self._refs: list[weakref.ref[torch.Tensor]] = []
-        self._state: tuple[Any, ...] | None = None
+        self._state: tuple[int, list[int], list[int], list[int]] | None = None
+        self._storages: list[StorageWeakRef] = []
+        self._handles: list[int] = []
         self._version = object()
 
     def version(self, weights: Sequence[torch.Tensor]) -> object | None:
         """Return the state's object (None under rule BLIND)."""
         try:
-            state = (
-                _epoch[0],
-                list(map(id, weights)),
-                list(map(torch.Tensor.data_ptr, weights)),
-                list(map(_VERSION, weights)),
-            )
+            versions = list(map(_VERSION, weights))
         except RuntimeError:  # rule BLIND
             return None
-        if state != self._state:
-            self._refs = [weakref.ref(weight, self._forget) for weight in weights]
+        addresses = list(map(torch.Tensor.data_ptr, weights))
+        state = _epoch[0], list(map(id, weights)), addresses, versions
+        if state != self._state or any(map(torch.UntypedStorage._expired, self._handles)):
+            # Weak references: they keep no memory, but no other storage gets the handle of one that they refer to.
+            self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
+            self._handles = [storage.cdata for storage in self._storages]
             self._state, self._version = state, object()
         return self._version
-
-    def _forget(self, _: object) -> None:
-        self._state = None

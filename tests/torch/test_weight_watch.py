@@ -1,0 +1,75 @@
+"""What makes `WeightWatch` look again, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from trt_backend_torch.weights import WeightWatch, note_training
+
+BUFFER = np.ones((64, 64), np.float32)
+
+
+def _weights() -> list[torch.Tensor]:
+    weights: list[torch.Tensor] = [torch.nn.Parameter(torch.randn(64, 64)) for _ in range(3)]
+    weights[1].data = torch.from_numpy(BUFFER)
+    return weights
+
+
+def _add(weights: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        weights[1].add_(1)
+
+
+def _replace(weights: list[torch.Tensor]) -> None:
+    weights[1] = torch.nn.Parameter(weights[1].detach())
+
+
+def _new_data(weights: list[torch.Tensor]) -> None:
+    weights[1].data = torch.randn(64, 64)
+
+
+def _new_data_at_the_old_address(weights: list[torch.Tensor]) -> None:
+    """As an allocator that reuses memory makes it: the same address, in another storage, and no version counts."""
+    before = weights[1].data_ptr(), weights[1]._version
+    weights[1].data = torch.zeros(1)
+    weights[1].data = torch.from_numpy(BUFFER)
+    assert (weights[1].data_ptr(), weights[1]._version) == before
+
+
+def _fused_step(weights: list[torch.Tensor]) -> None:
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    torch.optim.SGD(weights, lr=0.1, fused=True).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_add, _replace, _new_data, _new_data_at_the_old_address, _fused_step, lambda _: note_training()],
+)
+def test_a_change_is_noticed(change: Callable[[list[torch.Tensor]], None]) -> None:
+    watch, weights = WeightWatch(), _weights()
+    before = watch.version(weights)
+    assert before is not None
+    assert watch.version(weights) is before
+    change(weights)
+    after = watch.version(weights)
+    assert after is not before
+    assert watch.version(weights) is after
+
+
+def test_nobody_can_tell_for_tensors_of_inference_mode() -> None:
+    with torch.inference_mode():
+        weights = [torch.randn(3)]
+    assert WeightWatch().version(weights) is None
+
+
+def test_the_watch_keeps_no_memory() -> None:
+    watch, weights = WeightWatch(), _weights()
+    watch.version(weights)
+    storage = torch.multiprocessing.reductions.StorageWeakRef(weights[0].untyped_storage())
+    weights[0].data = torch.zeros(1)
+    assert storage.expired()
