@@ -10,6 +10,7 @@ __all__ = ["measure"]
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,14 @@ def _contest(subject: Subject, names: Sequence[str], plan: Plan) -> dict[str, di
     contenders = [_Contender(name) for name in names]
     with torch.inference_mode():
         for contender in contenders:
+            start = time.perf_counter()
             contender.attempt(partial(_prepare, contender, subject, plan))
+            seconds = time.perf_counter() - start
+            print(
+                f"{subject.row}: {contender.name} was ready after {seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
         for _ in range(plan.rounds):
             for contender in contenders:
                 contender.attempt(partial(_turn, contender, plan))

@@ -26,7 +26,14 @@ def test_an_unknown_name_is_refused_with_what_was_meant(given: str, meant: str) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"provider": "onnxruntim"}, "none of 'auto', 'onnxruntime'; did you mean 'onnxruntime'"),
+        (
+            {"provider": "onnxruntim"},
+            "none of 'auto', 'tensorrt', 'tensorrt_rtx', 'onnxruntime'; did you mean 'onnxruntime'",
+        ),
+        ({"build": "later"}, "build='later' is none of 'lazy', 'background'"),
+        ({"choose": "measure"}, "none of 'always', 'measured'; did you mean 'measured'"),
+        ({"precision": "fp16"}, "none of 'auto', 'tf32'"),
+        ({"weight_check": "content"}, "did you mean 'contents'"),
         ({"min_block_size": 0}, "1 or more"),
         ({"min_block_size": None}, "1 or more"),
         ({"min_block_size": True}, "1 or more"),

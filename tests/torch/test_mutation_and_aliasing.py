@@ -549,3 +549,36 @@ def test_apart_then_the_same_tensor(report):
             assert_close(compiled(a, b), add_then_double(ra, rb))
             assert_close((a, b), (ra, rb))
     report.engines_ran(calls=4)
+
+
+@pytest.mark.cpu_only(reason="looks at what a provider is asked to freeze")
+def test_what_the_graph_writes_is_no_weight(compile_trt, monkeypatch):
+    """An engine that had a cache or a counter built in would be rebuilt at each call."""
+    from trt_backend.engine.onnxruntime import OnnxRuntimeProvider
+
+    seen = []
+    original = OnnxRuntimeProvider.worth_freezing
+
+    def worth_freezing(self, graph):
+        seen.append({tuple(value.shape) for value in graph.weights})
+        return original(self, graph)
+
+    monkeypatch.setattr(OnnxRuntimeProvider, "worth_freezing", worth_freezing)
+
+    class Counter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 5)
+            self.register_buffer("total", torch.zeros(7, 5))
+
+        def forward(self, x):
+            y = self.linear(x).relu()
+            self.total.add_(y)
+            return self.total * 2
+
+    model = Counter().eval()
+    compiled = compile_trt(model, options={"min_block_size": 1})
+    with torch.no_grad():
+        compiled(torch.ones(7, 3))
+    assert seen
+    assert set().union(*seen) == {(5, 3), (5,)}

@@ -96,10 +96,16 @@ def explain(
 
 
 def static_inputs() -> frozenset[int]:
-    """Return which inputs of the graph that AOTAutograd compiles right now are parameters and buffers."""
+    """Return which inputs of the graph that AOTAutograd compiles right now are parameters and buffers.
+
+    Those that the graph writes to are none: an engine that had a cache or a counter built in would not serve two calls.
+    """
     context = TracingContext.try_get()
     metadata = context.fw_metadata if context is not None else None
-    return frozenset(metadata.static_input_indices or ()) if metadata is not None else frozenset()
+    if metadata is None:
+        return frozenset()
+    written = {i for i, info in enumerate(metadata.input_info) if info.mutates_data}
+    return frozenset(metadata.static_input_indices or ()) - written
 
 
 def _provider(settings: CompileOptions, example_inputs: Sequence[Any]) -> EngineProvider:

@@ -19,11 +19,16 @@ from trt_backend.errors import Reason, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Constant, Graph, Node, Value
 from trt_backend.ir.ops.base import Op, Types
+from trt_backend.ir.types import DType
 
 FAMILIES = (contraction, elementwise, layout, reduction)
 RULES.check_complete()
 
 _MOST_DIMENSIONS = 8
+_OUTGROW_INT32 = frozenset(
+    {"Elementwise prod", "Elementwise pow", "Reduce sum", "Reduce prod", "CumulativeSum"}
+)
+"""What makes large integers of small ones: where int32 stands for int64, the answer might not fit."""
 
 
 def support(stack: Stack, op: Op, types: Types) -> Reason | None:
@@ -34,6 +39,8 @@ def support(stack: Stack, op: Op, types: Types) -> Reason | None:
     for dtype in working_dtypes(op, types):
         if dtype not in stack.dtypes:
             return Reason(ReasonKind.DTYPE, label, f"{stack} has no {dtype.value}")
+    if not stack.int64 and label in _OUTGROW_INT32 and types[0].dtype is DType.INT64:
+        return Reason(ReasonKind.DTYPE, label, f"{stack} has no int64, and the result may need it")
     if any(t.rank > _MOST_DIMENSIONS for t in (*types, *op.infer(*types))):
         return Reason(ReasonKind.UNSUPPORTED, label, f"more than {_MOST_DIMENSIONS} dimensions")
     return RULES.support(op, types)
