@@ -13,6 +13,7 @@ __all__ = [
     "launch",
     "make_current",
     "read",
+    "synchronize",
 ]
 
 from collections.abc import Callable
@@ -72,9 +73,14 @@ def make_current(context: Any) -> None:
 def read(address: int, byte_count: int, stream: int) -> npt.NDArray[np.uint8]:
     """Return a copy of device memory, after all that was queued on the stream."""
     host = np.empty(byte_count, np.uint8)
-    _call(_driver.cuStreamSynchronize(stream))
+    synchronize(stream)
     _call(_driver.cuMemcpyDtoH(host.ctypes.data, address, byte_count))
     return host
+
+
+def synchronize(stream: int) -> None:
+    """Wait for all that was queued on a stream."""
+    _call(_driver.cuStreamSynchronize(stream))
 
 
 def copy_async(target: int, source: int, byte_count: int, stream: int) -> None:
@@ -83,7 +89,7 @@ def copy_async(target: int, source: int, byte_count: int, stream: int) -> None:
 
 
 class Stream:
-    """A stream of our own, on which graphs are captured; nothing runs on it."""
+    """A stream of our own, on which a graph is captured."""
 
     @cached_property
     def handle(self) -> int:

@@ -4,17 +4,21 @@ Rules:
   STATIC  A graph reads and writes memory of its own: a call copies its inputs there, and the outputs from there to the
           caller's memory, so that they are the caller's to keep.
   KEY     A graph belongs to a signature and a stream: runs on two streams may overlap, and must not share memory.
+  OWN     Each graph is captured on a stream of its own, and so with an execution context of its own: a later run of that
+          context would change what the graph reads.
   BOUNDED At most `_MOST` graphs are kept for an engine; the one that was not used for the longest time goes.
 """
 
 from __future__ import annotations
 
-__all__ = ["CudaGraphEngine"]
+__all__ = ["CudaGraphEngine", "StreamedEngine"]
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
 from trt_backend.engine import cuda
 from trt_backend.engine.base import CallShapes, Engine, Host, Memory
@@ -23,50 +27,58 @@ from trt_backend.ir.graph import Graph
 _MOST = 16
 
 
+class StreamedEngine(Engine, Protocol):
+    """An engine that keeps something for each stream."""
+
+    def forget(self, stream: int) -> None:
+        """Let go what is kept for a stream, which nobody uses any more."""
+        ...
+
+
 class CudaGraphEngine:
     """Wraps an engine."""
 
-    def __init__(self, engine: Engine, graph: Graph) -> None:
+    def __init__(self, engine: StreamedEngine, graph: Graph) -> None:
         self._engine = engine
-        self._sizes = [value.dtype.numpy.itemsize for value in (*graph.inputs, *graph.outputs)]
+        self._item_sizes = [value.dtype.numpy.itemsize for value in (*graph.inputs, *graph.outputs)]
         self._captured: OrderedDict[tuple[CallShapes, int], _Captured] = OrderedDict()
         self._lock = Lock()
-        self._side = cuda.Stream()
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue the copies and the graph on the host's stream."""
         with self._lock:  # threads that share a stream share its graph, whose copies belong together
             key = shapes, host.stream
-            captured = self._captured.get(key) or self._capture(key, shapes, inputs, outputs, host)
+            captured = self._captured.get(key)
+            if captured is None:
+                captured = self._captured[key] = self._capture(shapes, inputs, host)
+                self._make_room()
             self._captured.move_to_end(key)
             captured.run(inputs, outputs, host.stream)
 
-    def _capture(
-        self,
-        key: tuple[CallShapes, int],
-        shapes: CallShapes,
-        inputs: Sequence[int],
-        outputs: Sequence[int],
-        host: Host,
-    ) -> _Captured:
-        self._engine.run(
-            shapes, inputs, outputs, host
-        )  # what TensorRT does once, at a first run, is not captured
+    def _make_room(self) -> None:
+        while len(self._captured) > _MOST:
+            _, oldest = self._captured.popitem(last=False)
+            self._engine.forget(oldest.stream.handle)
+
+    def _capture(self, shapes: CallShapes, inputs: Sequence[int], host: Host) -> _Captured:
+        shapes_of_all = (*shapes.inputs, *shapes.outputs)
         byte_counts = [
-            size * _volume(shape)
-            for size, shape in zip(self._sizes, (*shapes.inputs, *shapes.outputs), strict=True)
+            size * math.prod(shape) for size, shape in zip(self._item_sizes, shapes_of_all, strict=True)
         ]
-        memory = [host.allocate(count) for count in byte_counts]
-        addresses = [block.address for block in memory]
-        held = _Held(host, self._side.handle)
-        graph = cuda.capture(
-            lambda: self._engine.run(shapes, addresses[: len(inputs)], addresses[len(inputs) :], held),
-            self._side,
-        )
-        captured = _Captured(graph, memory, held.memory, addresses, byte_counts, len(inputs))
-        self._captured[key] = captured
-        if len(self._captured) > _MOST:
-            self._captured.popitem(last=False)
+        memory = [host.allocate(byte_count) for byte_count in byte_counts]
+        stream = cuda.Stream()
+        captured = _Captured(memory, byte_counts, len(inputs), stream, _Held(host, stream.handle))
+        cuda.synchronize(host.stream)
+        captured.fetch(inputs, stream.handle)
+
+        def run() -> None:
+            self._engine.run(
+                shapes, captured.addresses[: len(inputs)], captured.addresses[len(inputs) :], captured.held
+            )
+
+        run()  # what TensorRT does once, at a context's first run, cannot be captured
+        cuda.synchronize(stream.handle)
+        captured.graph = cuda.capture(run, stream)
         return captured
 
 
@@ -91,26 +103,29 @@ class _Held:
 
 @dataclass
 class _Captured:
-    """A graph, its memory, and how to get tensors in and out."""
+    """A graph, the memory and the stream that it was captured with, and how to get tensors in and out."""
 
-    graph: cuda.Graph
     memory: list[Memory]
-    scratch: list[Memory]
-    addresses: list[int]
     byte_counts: list[int]
-    inputs: int
+    input_count: int
+    stream: cuda.Stream
+    held: _Held
+    graph: cuda.Graph | None = None
+
+    def __post_init__(self) -> None:
+        self.addresses = [block.address for block in self.memory]
 
     def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: int) -> None:
-        n = self.inputs
+        assert self.graph is not None, "captured before it is run"
+        self.fetch(inputs, stream)
+        cuda.launch(self.graph, stream)
+        results = slice(self.input_count, None)
+        for target, source, count in zip(
+            outputs, self.addresses[results], self.byte_counts[results], strict=True
+        ):
+            cuda.copy_async(target, source, count, stream)
+
+    def fetch(self, inputs: Sequence[int], stream: int) -> None:
+        n = self.input_count
         for target, source, count in zip(self.addresses[:n], inputs, self.byte_counts[:n], strict=True):
             cuda.copy_async(target, source, count, stream)
-        cuda.launch(self.graph, stream)
-        for target, source, count in zip(outputs, self.addresses[n:], self.byte_counts[n:], strict=True):
-            cuda.copy_async(target, source, count, stream)
-
-
-def _volume(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -1,7 +1,8 @@
 """Engines of TensorRT (8.6 to 11) and TensorRT-RTX.
 
 Rules:
-  CONTEXTS  One execution context serves one call at a time; a pool grows to as many as there are threads.
+  CONTEXTS  An execution context serves one call at a time, and one stream: what is queued there has not run yet when
+            the call returns. A stream's pool grows to as many as there are threads.
   SCRATCH   Contexts own no memory: what a run needs beside its tensors is the framework's, shared by all engines of a
             stream, whose runs follow each other.
   CHANGES   A context is told only those shapes and addresses that differ from its last call's.
@@ -12,6 +13,7 @@ from __future__ import annotations
 __all__ = ["TensorRTEngine", "TensorRTProvider", "provider"]
 
 import importlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,22 +112,27 @@ class TensorRTEngine:
         self._inputs = [value.name for value in graph.inputs]
         self._outputs = [f"output.{i}" for i in range(len(graph.outputs))]
         self._symbols = {dim_input(symbol): symbol.name for symbol in needs_dim_input(graph)}
-        self._contexts: list[_Context] = []
+        self._contexts: defaultdict[int, list[_Context]] = defaultdict(list)
         # The name says since 10.3 that this is a 64-bit number; 8.6 and 10.0 have the older one only.
         newer = hasattr(engine, "device_memory_size_v2")
         self._scratch_bytes: int = engine.device_memory_size_v2 if newer else engine.device_memory_size
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue one run on the host's stream."""
+        pool = self._contexts[host.stream]
         try:
-            context = self._contexts.pop()
+            context = pool.pop()
         except IndexError:
             context = self._new_context()
         if self._scratch_bytes:
             context.set_scratch(host.scratch(self._scratch_bytes).address, self._scratch_bytes)
         context.bind(shapes, inputs, outputs)
         context.queue(host.stream)
-        self._contexts.append(context)
+        pool.append(context)
+
+    def forget(self, stream: int) -> None:
+        """Let the contexts of a stream go, which nobody uses any more."""
+        self._contexts.pop(stream, None)
 
     def _new_context(self) -> _Context:
         if hasattr(self._engine, "create_execution_context_without_device_memory"):

@@ -111,9 +111,10 @@ class Builder:
             return self._serialized(builder, network, config)
         cache = EngineCache.of_user(self._options.cache_dir)
         name = re.sub(r"\W", "_", f"{self._stack.package} {trt.__version__} {cuda.device_name()}")
-        config.set_timing_cache(config.create_timing_cache(cache.timings(name)), ignore_mismatch=False)
+        known = cache.timings(name)
+        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
         plan = self._serialized(builder, network, config)
-        cache.merge_timings(name, lambda stored: _merged(config, stored))
+        cache.merge_timings(name, lambda stored: _merged(config, known, stored))
         return plan
 
     def _serialized(self, builder: Any, network: Any, config: Any) -> bytes:
@@ -168,10 +169,11 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
     return made
 
 
-def _merged(config: Any, stored: bytes) -> bytes:
-    """Return the stored timings with those of this build."""
-    timings = config.create_timing_cache(stored)
-    timings.combine(config.get_timing_cache(), ignore_mismatch=True)
+def _merged(config: Any, known: bytes, stored: bytes) -> bytes:
+    """Return the timings of this build, which began with `known`, and those that others have stored since."""
+    timings = config.get_timing_cache()
+    if stored != known:
+        timings.combine(config.create_timing_cache(stored), ignore_mismatch=True)
     return bytes(timings.serialize())
 
 

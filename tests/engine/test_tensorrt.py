@@ -1,0 +1,206 @@
+"""Execution contexts and CUDA graphs, with bindings and a driver that only note what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("cuda.bindings")
+
+from trt_backend.engine import cuda_graphs
+from trt_backend.engine.base import CallShapes, call_shapes
+from trt_backend.engine.cuda_graphs import CudaGraphEngine
+from trt_backend.engine.tensorrt import TensorRTEngine
+from trt_backend.errors import RunError
+from trt_backend.ir.builder import Builder
+from trt_backend.ir.dims import Dim, Symbol
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.ops.elementwise import Unary, UnaryKind
+from trt_backend.ir.ops.layout import Expand
+from trt_backend.ir.types import DType, TensorType
+
+
+class Context:
+    def __init__(self, log: list[tuple[Any, ...]], number: int) -> None:
+        self.log, self.number, self.device_memory = log, number, None
+        self.refuses: str | None = None
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.log.append(("shape", self.number, name, shape))
+        return name != self.refuses
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.log.append(("address", self.number, name, address))
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.log.append(("run", self.number, stream))
+        return True
+
+
+class Bindings:
+    """An `ICudaEngine` of TensorRT 8.6, as far as it is used."""
+
+    device_memory_size = 64
+
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, ...]] = []
+        self.contexts: list[Context] = []
+
+    def create_execution_context_without_device_memory(self) -> Context:
+        self.contexts.append(Context(self.log, len(self.contexts)))
+        return self.contexts[-1]
+
+    def told(self) -> list[tuple[Any, ...]]:
+        """Return what was noted since the last time."""
+        noted = self.log[:]
+        self.log.clear()
+        return noted
+
+
+class Block:
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+
+class Stand:
+    """A `Host` whose memory is numbers."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self._next = iter(range(1000, 9000, 100))
+
+    def scratch(self, byte_count: int) -> Block:
+        return Block(500 + self.stream)
+
+    def allocate(self, byte_count: int) -> Block:
+        return Block(next(self._next))
+
+    def weights_version(self) -> None:
+        return None
+
+
+def _graph() -> Graph:
+    b = Builder()
+    x = b.input("x", TensorType(DType.FLOAT32, (Dim.of(Symbol("n")), 3)))
+    return b.build([b.add(Unary(UnaryKind.EXP), x)])
+
+
+def _engine(graph: Graph) -> tuple[TensorRTEngine, Bindings]:
+    bindings = Bindings()
+    return TensorRTEngine(object(), object(), bindings, graph), bindings
+
+
+def test_a_context_is_told_only_what_changes() -> None:
+    graph = _graph()
+    engine, bindings = _engine(graph)
+    two, five = (call_shapes(graph, {"n": n}) for n in (2, 5))
+    engine.run(two, [10], [20], Stand(1))
+    assert bindings.told() == [
+        ("shape", 0, "x", (2, 3)),
+        ("address", 0, "x", 10),
+        ("address", 0, "output.0", 20),
+        ("run", 0, 1),
+    ]
+    engine.run(two, [10], [20], Stand(1))
+    assert bindings.told() == [("run", 0, 1)]
+    engine.run(five, [10], [20], Stand(1))
+    assert bindings.told() == [("shape", 0, "x", (5, 3)), ("run", 0, 1)]
+    assert bindings.contexts[0].device_memory == 501
+
+
+def test_a_stream_has_contexts_of_its_own() -> None:
+    graph = _graph()
+    engine, bindings = _engine(graph)
+    shapes = call_shapes(graph, {"n": 2})
+    for stream in (1, 2, 1, 2):
+        engine.run(shapes, [10], [20], Stand(stream))
+    assert [entry[1:] for entry in bindings.told() if entry[0] == "run"] == [(0, 1), (1, 2), (0, 1), (1, 2)]
+    engine.forget(1)
+    engine.run(shapes, [10], [20], Stand(1))
+    assert ("run", 2, 1) in bindings.told()
+
+
+def test_a_refused_shape_is_a_run_error() -> None:
+    graph = _graph()
+    engine, bindings = _engine(graph)
+    engine.run(call_shapes(graph, {"n": 2}), [10], [20], Stand(1))
+    bindings.contexts[0].refuses = "x"
+    with pytest.raises(RunError, match=r"refuses the shape \[7, 3\] of x"):
+        engine.run(call_shapes(graph, {"n": 7}), [10], [20], Stand(1))
+
+
+def test_a_size_that_no_input_has_comes_as_the_shape_of_its_own() -> None:
+    b = Builder()
+    x = b.input("x", TensorType(DType.FLOAT32, (1,)))
+    graph = b.build([b.add(Expand((Dim.of(Symbol("n")),)), x)])
+    engine, bindings = _engine(graph)
+    engine.run(call_shapes(graph, {"n": 7}), [10], [20], Stand(1))
+    assert ("shape", 0, "dim.n", (7,)) in bindings.log
+    assert ("address", 0, "dim.n", 20) in bindings.log, "some address: its elements are not read"
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Note the driver's calls; streams are numbered from 70 on."""
+    noted: list[tuple[Any, ...]] = []
+    handles = iter(range(70, 1000))
+
+    class Stream:
+        def __init__(self) -> None:
+            self.handle = next(handles)
+
+    def capture(work: Callable[[], None], stream: Stream) -> str:
+        work()
+        return f"graph {stream.handle}"
+
+    monkeypatch.setattr(cuda_graphs.cuda, "Stream", Stream)
+    monkeypatch.setattr(cuda_graphs.cuda, "capture", capture)
+    monkeypatch.setattr(cuda_graphs.cuda, "synchronize", lambda stream: noted.append(("wait", stream)))
+    monkeypatch.setattr(cuda_graphs.cuda, "copy_async", lambda *copy: noted.append(("copy", *copy)))
+    monkeypatch.setattr(cuda_graphs.cuda, "launch", lambda *graph: noted.append(("launch", *graph)))
+    return noted
+
+
+class Recorder:
+    """An engine that notes where it runs."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[Any, ...]] = []
+        self.forgotten: list[int] = []
+
+    def run(self, shapes: CallShapes, inputs: Any, outputs: Any, host: Any) -> None:
+        host.scratch(64)
+        self.runs.append((list(inputs), list(outputs), host.stream))
+
+    def forget(self, stream: int) -> None:
+        self.forgotten.append(stream)
+
+
+def test_a_graph_works_on_memory_of_its_own_and_hands_the_outputs_over(driver: list[tuple[Any, ...]]) -> None:
+    graph, engine = _graph(), Recorder()
+    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
+    graphs.run(shapes, [10], [20], host)
+    assert engine.runs == [([1000], [1100], 70)] * 2, "once to settle, once captured, on a stream of its own"
+    first = [("wait", 1), ("copy", 1000, 10, 24, 70), ("wait", 70)]
+    call = [("copy", 1000, 10, 24, 1), ("launch", "graph 70", 1), ("copy", 20, 1100, 24, 1)]
+    assert driver == first + call
+    driver.clear()
+    graphs.run(shapes, [11], [21], host)
+    assert driver == [("copy", 1000, 11, 24, 1), ("launch", "graph 70", 1), ("copy", 21, 1100, 24, 1)]
+    assert len(engine.runs) == 2
+
+
+def test_graphs_are_bounded_and_take_their_contexts_along(driver: list[tuple[Any, ...]]) -> None:
+    graph, engine = _graph(), Recorder()
+    graphs, host = CudaGraphEngine(engine, graph), Stand(1)
+    shapes = [call_shapes(graph, {"n": n}) for n in range(1, 21)]
+    for each in shapes:
+        graphs.run(each, [10], [20], host)
+    assert engine.forgotten == [70, 71, 72, 73], "16 of 20 are kept"
+    graphs.run(shapes[-1], [10], [20], host)
+    assert len(engine.runs) == 2 * 20
+    graphs.run(shapes[0], [10], [20], host)
+    assert len(engine.runs) == 2 * 21
