@@ -12,7 +12,11 @@ __all__ = ["Builder", "Logger", "make_logger"]
 import re
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from trt_backend.debug import log
 from trt_backend.emit.tensorrt import emit_network
@@ -28,6 +32,7 @@ from trt_backend.ir.types import is_static
 from trt_backend.options import CompileOptions
 
 _LOG_SECONDS = 10.0
+_BAR_SECONDS = 0.2
 _AHEAD_OF_TIME = "SM89"
 # TensorRT's own kernels. cuBLAS and cuDNN are deprecated as sources since 8.6, and 10 no longer uses them.
 _TACTIC_SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
@@ -66,6 +71,7 @@ class Builder:
         self._logger = logger
         self._options = options
         self._cancelled = threading.Event()
+        self._phase = _Phase()
 
     def build(self, graph: Graph, profile: Profile) -> bytes:
         """Return the serialized engine (BuildError where TensorRT refuses)."""
@@ -81,15 +87,9 @@ class Builder:
                 result.append(error)
 
         thread = threading.Thread(target=work, name=f"build of {graph.name}", daemon=True)
-        start = time.monotonic()
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(_LOG_SECONDS)
-                if thread.is_alive():
-                    log.info(
-                        "%s: TensorRT has been building for %.0f s", graph.name, time.monotonic() - start
-                    )
+            self._wait(thread, graph.name)
         except BaseException:
             self._cancelled.set()
             raise
@@ -97,6 +97,19 @@ class Builder:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+    def _wait(self, thread: threading.Thread, name: str) -> None:
+        """Show a bar on a terminal, which pulses where the builder does not report; log the time otherwise."""
+        console = Console(stderr=True)
+        start = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"{name}: TensorRT is building", total=None)
+            while thread.is_alive():
+                thread.join(_BAR_SECONDS if console.is_terminal else _LOG_SECONDS)
+                bar.update(task, completed=self._phase.done, total=self._phase.steps or None)
+                if thread.is_alive() and not console.is_terminal:
+                    log.info("%s: TensorRT has been building for %.0f s", name, time.monotonic() - start)
 
     def _build(self, graph: Graph, profile: Profile) -> bytes:
         trt = self._trt
@@ -153,7 +166,7 @@ class Builder:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, _AHEAD_OF_TIME), 0)
         if self._stack.progress:
-            config.progress_monitor = _make_monitor(trt, self._cancelled)
+            config.progress_monitor = _make_monitor(trt, self._cancelled, self._phase)
 
 
 def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
@@ -177,20 +190,32 @@ def _merged(config: Any, known: bytes, stored: bytes) -> bytes:
     return bytes(timings.serialize())
 
 
-def _make_monitor(trt: Any, cancelled: threading.Event) -> Any:
-    """Return an `IProgressMonitor` that logs the phases, and stops the build once `cancelled` is set."""
+@dataclass
+class _Phase:
+    """The outermost phase that the builder is in: how many steps it has, and how many are done."""
+
+    name: str = ""
+    steps: int = 0
+    done: int = 0
+
+
+def _make_monitor(trt: Any, cancelled: threading.Event, phase: _Phase) -> Any:
+    """Return an `IProgressMonitor` that notes the outermost phase, and stops the build once `cancelled` is set."""
 
     class Monitor(trt.IProgressMonitor):  # the base class is only known at run time
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            log.debug("TensorRT: %s, %d steps", phase_name, num_steps)
+            if parent_phase is None:
+                phase.name, phase.steps, phase.done = phase_name, num_steps, 0
 
         def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name == phase.name:
+                phase.done = step + 1
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
-            log.debug("TensorRT: %s is done", phase_name)
+            pass
 
     return Monitor()

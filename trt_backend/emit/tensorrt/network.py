@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_backend.emit.tensorrt.stacks import Stack
-from trt_backend.errors import BuildError, UnsupportedError
+from trt_backend.errors import BuildError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Atom, Dim, DimLike, Monomial, Symbol, invert
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.types import DType, Shape, TensorType
@@ -85,7 +85,9 @@ class NetworkWriter:
         self._serial = 0
 
     def dtype(self, dtype: DType) -> Any:
-        """Return TensorRT's DataType; int64 is INT32 where there is no other."""
+        """Return TensorRT's DataType; int64 is INT32 where there is no other (UnsupportedError for what it has not)."""
+        if dtype not in self.stack.dtypes:
+            raise UnsupportedError(f"{self.stack} has no {dtype.value}", ReasonKind.DTYPE)
         name = "INT32" if dtype is DType.INT64 and not self.stack.int64 else _NAMES[dtype]
         return getattr(self.trt.DataType, name)
 

@@ -1,0 +1,91 @@
+"""The builder's progress, cancellation and errors, with TensorRT-RTX's real builder, which needs no GPU."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorrt_rtx")
+
+from tensorrt_checks import QUICK, build, load
+from trt_backend.engine import tensorrt_build
+from trt_backend.engine.tensorrt_build import Builder
+from trt_backend.errors import BuildError, UnsupportedError
+from trt_backend.ir.builder import Builder as GraphBuilder
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.ops.contraction import Convolution
+from trt_backend.ir.ops.elementwise import Activation, ActivationKind
+from trt_backend.ir.ops.reduction import Normalization
+from trt_backend.ir.types import DType, TensorType
+
+STACK = load("tensorrt_rtx")
+
+
+def _graph(layers: int = 4) -> Graph:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(DType.FLOAT32, (1, 8, 16, 16)))
+    for i in range(layers):
+        kernel = b.constant(np.random.default_rng(i).random((8, 8, 3, 3), np.float32))
+        x = b.add(Convolution((1, 1), (1, 1), (1, 1), (1, 1)), x, kernel)
+        x = b.add(Activation(ActivationKind.RELU), x)
+    return b.build([x])
+
+
+def _builder() -> Builder:
+    return Builder(STACK._trt, STACK._stack, STACK._logger, QUICK)
+
+
+def _profile(graph: Graph):
+    from trt_backend.engine.base import call_shapes
+
+    return STACK.profile(graph, call_shapes(graph, {}), None)
+
+
+def test_the_builder_reports_its_progress() -> None:
+    graph, builder = _graph(), _builder()
+    assert len(builder.build(graph, _profile(graph))) > 1000
+    assert builder._phase.name
+    assert 0 < builder._phase.done <= builder._phase.steps
+
+
+def test_a_build_that_takes_long_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tensorrt_build, "_LOG_SECONDS", 0.001)
+    with caplog.at_level("INFO", "trt_backend"):
+        build(STACK, _graph(), {})
+    assert any("TensorRT has been building for" in record.message for record in caplog.records)
+
+
+def test_an_interrupted_build_stops_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, builder = _graph(8), _builder()
+    threads: list[threading.Thread] = []
+
+    def interrupted(self: Builder, thread: threading.Thread, name: str) -> None:
+        threads.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Builder, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            builder.build(graph, _profile(graph))
+    threads[0].join(60)
+    assert not threads[0].is_alive()
+    assert len(build(STACK, graph, {})[0]) > 1000
+
+
+def test_a_cancelled_build_is_a_build_error() -> None:
+    graph, builder = _graph(), _builder()
+    builder._cancelled.set()
+    with pytest.raises(BuildError, match="the build was cancelled"):
+        builder.build(graph, _profile(graph))
+
+
+def test_what_support_refuses_is_refused_by_name() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(DType.FLOAT64, (2, 3)))
+    graph = b.build([b.add(Normalization(1, 1e-5), x)])
+    with pytest.raises(UnsupportedError, match=r"tensorrt_rtx 1\.7 has no f64"):
+        build(STACK, graph, {})
