@@ -37,6 +37,7 @@ def compile_graph(
             lambda profile: build_engine(variant, profile, provider, options, record, dump),
             lambda shapes, former: provider.profile(variant, shapes, former),
             background=options.build == "background",
+            carry=provider.carry,
         )
 
     def first_engine() -> Engine:

@@ -30,7 +30,7 @@ class AheadOfTime:
     cached = False
     name = RTX.name
     support, border, worth_freezing = RTX.support, RTX.border, RTX.worth_freezing
-    profile, identity = RTX.profile, RTX.identity
+    profile, identity, carry = RTX.profile, RTX.identity, RTX.carry
     read = staticmethod(onnxruntime_provider().read)
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ __all__ = [
     "call_shapes",
 ]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -152,6 +152,10 @@ class EngineProvider(Protocol):
 
     def read(self, address: int, byte_count: int, stream: int) -> Buffer:
         """Return the contents of memory, after all that was queued on the stream."""
+        ...
+
+    def carry(self) -> Callable[[], None]:
+        """Return what a thread that builds for the caller calls first, so that it works on the caller's device."""
         ...
 
     def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["OnnxRuntimeEngine", "OnnxRuntimeProvider", "provider"]
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,10 @@ class OnnxRuntimeProvider:
     def read(self, address: int, byte_count: int, stream: int) -> Buffer:
         """Return a view of the memory."""
         return (ctypes.c_char * byte_count).from_address(address)
+
+    def carry(self) -> Callable[[], None]:
+        """Return nothing to do: threads share the CPU."""
+        return lambda: None
 
     def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:
         """Return the profile of sessions, which serve every size."""

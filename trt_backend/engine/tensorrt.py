@@ -14,7 +14,7 @@ __all__ = ["TensorRTEngine", "TensorRTProvider", "provider"]
 
 import importlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trt_backend.debug import Dump
@@ -62,6 +62,13 @@ class TensorRTProvider:
     def read(self, address: int, byte_count: int, stream: int) -> Buffer:
         """Return a copy of the memory."""
         return cuda.read(address, byte_count, stream)
+
+    def carry(self) -> Callable[[], None]:
+        """Return what makes the caller's device another thread's."""
+        if not cuda.has_device():
+            return lambda: None
+        context = cuda.current_context()
+        return lambda: cuda.make_current(context)
 
     def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:
         """Return the profile of an engine that serves these shapes, and those of a former profile."""
@@ -124,8 +131,10 @@ class TensorRTEngine:
             context = pool.pop()
         except IndexError:
             context = self._new_context()
-        if self._scratch_bytes:
-            context.set_scratch(host.scratch(self._scratch_bytes).address, self._scratch_bytes)
+        # Held until the run is queued: another thread may ask for more, and the framework would reuse a block let go.
+        scratch = host.scratch(self._scratch_bytes) if self._scratch_bytes else None
+        if scratch is not None:
+            context.set_scratch(scratch.address, self._scratch_bytes)
         context.bind(shapes, inputs, outputs)
         context.queue(host.stream)
         pool.append(context)

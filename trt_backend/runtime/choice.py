@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable
 
 from trt_backend.debug import log
-from trt_backend.errors import Reason, ReasonKind
+from trt_backend.errors import NotReadyError, Reason, ReasonKind, RunError
 from trt_backend.report import RegionRecord
 
 _ROUNDS = 5
@@ -40,16 +40,22 @@ class Choice:
     def measure(
         self, signature: Hashable, engine: Callable[[], object], native: Callable[[], object]
     ) -> None:
-        """Time both."""
-        for call in (engine, native):
-            self._seconds(call)
-        rounds = [(self._seconds(engine), self._seconds(native)) for _ in range(_ROUNDS)]
+        """Time both; where the engine does not serve this signature (any more), a later call does it."""
+        try:
+            for call in (engine, native):
+                self._seconds(call)
+            rounds = [(self._seconds(engine), self._seconds(native)) for _ in range(_ROUNDS)]
+        except (NotReadyError, RunError) as error:
+            log.debug("%s: not timed: %s", self._record.name, error)
+            return
         ratio = statistics.median(b / a for a, b in rounds)
         self._native_is_faster[signature] = ratio < 1
         log.info("%s: native takes %.2f of the engine's time for %s", self._record.name, ratio, signature)
         detail = f"native takes {ratio:.2f} of the engine's time"
         all_native = all(self._native_is_faster.values())
-        self._record.reason = Reason(ReasonKind.SLOWER, self._record.name, detail) if all_native else None
+        if self._record.reason is None or self._record.reason.kind is ReasonKind.SLOWER:
+            slower = Reason(ReasonKind.SLOWER, self._record.name, detail)
+            self._record.reason = slower if all_native else None
 
     def _seconds(self, call: Callable[[], object]) -> float:
         self._synchronize()

@@ -28,12 +28,21 @@ class ProfiledEngine:
         build: from a profile to an engine.
         profile_for: from a call's shapes and the former profile to the profile of the engine to build.
         background: whether the first engine, too, is built beside native calls.
+        carry: called by the caller's thread, returns what the building thread calls first.
     """
 
-    def __init__(self, build: Build, profile_for: ProfileFor, *, background: bool) -> None:
+    def __init__(
+        self,
+        build: Build,
+        profile_for: ProfileFor,
+        *,
+        background: bool,
+        carry: Callable[[], Callable[[], None]],
+    ) -> None:
         self._build = build
         self._profile_for = profile_for
         self._background = background
+        self._carry = carry
         self._lock = Lock()
         self._profile: Profile | None = None
         self._engine: Engine | None = None
@@ -68,11 +77,13 @@ class ProfiledEngine:
         raise NotReadyError("its engine is being built")
 
     def _start(self, profile: Profile) -> None:
-        self._builder = Thread(target=self._build_beside, args=(profile,), name="engine build", daemon=True)
+        arguments = profile, self._carry()
+        self._builder = Thread(target=self._build_beside, args=arguments, name="engine build", daemon=True)
         self._builder.start()
 
-    def _build_beside(self, profile: Profile) -> None:
+    def _build_beside(self, profile: Profile, enter: Callable[[], None]) -> None:
         try:
+            enter()
             engine = self._build(profile)
         except Exception as error:  # noqa: BLE001  raised at the next call, where failures are contained
             self._error = error

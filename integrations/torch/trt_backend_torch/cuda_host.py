@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from trt_backend.errors import RunError
+
 
 @dataclass(frozen=True)
 class TensorMemory:
@@ -20,8 +22,11 @@ class TensorMemory:
 
     @classmethod
     def of(cls, byte_count: int, device: torch.device) -> TensorMemory:
-        """Allocate on the current stream."""
-        tensor = torch.empty(byte_count, dtype=torch.uint8, device=device)
+        """Allocate on the current stream (RunError where the device's memory is used up)."""
+        try:
+            tensor = torch.empty(byte_count, dtype=torch.uint8, device=device)
+        except torch.OutOfMemoryError as error:
+            raise RunError(f"no {byte_count} bytes are left on {device}") from error
         return cls(tensor, tensor.data_ptr())
 
 

@@ -89,7 +89,8 @@ class InferenceGraph:
             record.reason = reason
 
         def lowered() -> LoweredRegion:
-            return lower_region(native, record.name, weights, self._provider.border)
+            frozen = weights if self._options.freeze_weights else frozenset[str]()
+            return lower_region(native, record.name, weights, frozen, self._provider.border)
 
         region = contain(lowered, record.name, strict=self._options.strict, failed=failed)
         if region is None:

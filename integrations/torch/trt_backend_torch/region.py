@@ -15,7 +15,7 @@ from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, call_shapes
 from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, evaluate, invert
 from trt_backend.ir.graph import Graph, Value
-from trt_backend.ir.types import DType
+from trt_backend.ir.types import DType, is_static
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.executable import Executable
 from trt_backend_torch.cuda_host import CudaHost, scratch_pool
@@ -102,7 +102,11 @@ class LoweredRegion:
 
 
 def lower_region(
-    gm: fx.GraphModule, name: str, weights: frozenset[str], border: Callable[[DType], DType]
+    gm: fx.GraphModule,
+    name: str,
+    weights: frozenset[str],
+    frozen: frozenset[str],
+    border: Callable[[DType], DType],
 ) -> LoweredRegion:
     """Lower a region that `split` made.
 
@@ -110,6 +114,7 @@ def lower_region(
         gm: the region; its output is a tuple.
         name: the graph's name.
         weights: the names of the placeholders that are parameters or buffers.
+        frozen: the names of those that engines may build in.
         border: the element types that stand for others in the engine's inputs and outputs.
 
     Raises:
@@ -125,7 +130,8 @@ def lower_region(
             env[place] = dim_of(value) if isinstance(value, torch.SymInt) else value
             continue
         is_weight = place.name in weights
-        stored = _dense_input(b, place.name, value, is_weight, border)
+        is_frozen = place.name in frozen and is_static(tensor_type(value).shape)
+        stored = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
         env[place] = b.cast(stored, tensor_type(value).dtype)
         inputs.append(_Input(position, _Layout.of(value), is_weight, TORCH_DTYPES[stored.dtype]))
     lower_nodes(b, _calls(gm), env)
@@ -275,12 +281,16 @@ class _Signature:
 def _dense_input(
     b: Lowering, name: str, tensor: torch.Tensor, is_weight: bool, border: Callable[[DType], DType]
 ) -> Value:
-    """Add an input in its memory's order, and return it in its logical order; weights keep their element type."""
+    """Add an input in its memory's order, and return it in its logical order."""
     type = tensor_type(tensor)
-    type = type if is_weight else type.with_dtype(border(type.dtype))
+    type = type.with_dtype(border(type.dtype))
     order = physical_order(tensor.shape, tensor.stride()) or tuple(range(type.rank))
     stored = b.input(name, type.with_shape(type.shape[i] for i in order), weight=is_weight)
     return b.transpose(stored, [order.index(i) for i in range(type.rank)])
+
+
+def _itself(dtype: DType) -> DType:
+    return dtype
 
 
 def _dense_output(b: Lowering, value: Value, tensor: torch.Tensor) -> Value:

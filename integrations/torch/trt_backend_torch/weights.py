@@ -19,6 +19,7 @@ __all__ = ["WeightWatch", "note_training"]
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -42,15 +43,25 @@ def _watch_optimizers() -> None:
     register_optimizer_step_post_hook(note_training)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen last.
+
+    The storages are weak references: they keep no memory, but no other storage gets the handle of one they refer to.
+    """
+
+    state: tuple[int, list[int], list[int], list[int]]
+    storages: list[StorageWeakRef]
+    handles: list[int]
+    version: object
+
+
 class WeightWatch:
     """Gives an object for the state of some weights: another one once a weight may have changed."""
 
     def __init__(self) -> None:
         _watch_optimizers()
-        self._state: tuple[int, list[int], list[int], list[int]] | None = None
-        self._storages: list[StorageWeakRef] = []
-        self._handles: list[int] = []
-        self._version = object()
+        self._seen: _Seen | None = None
 
     def version(self, weights: Sequence[torch.Tensor]) -> object | None:
         """Return the state's object (None under rule BLIND)."""
@@ -60,9 +71,8 @@ class WeightWatch:
             return None
         addresses = list(map(torch.Tensor.data_ptr, weights))
         state = _epoch[0], list(map(id, weights)), addresses, versions
-        if state != self._state or any(map(torch.UntypedStorage._expired, self._handles)):
-            # Weak references: they keep no memory, but no other storage gets the handle of one that they refer to.
-            self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
-            self._handles = [storage.cdata for storage in self._storages]
-            self._state, self._version = state, object()
-        return self._version
+        seen = self._seen  # read and written as one: threads may look at the same time
+        if seen is None or state != seen.state or any(map(torch.UntypedStorage._expired, seen.handles)):
+            storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
+            seen = self._seen = _Seen(state, storages, [storage.cdata for storage in storages], object())
+        return seen.version
