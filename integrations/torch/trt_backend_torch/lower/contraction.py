@@ -136,22 +136,10 @@ def _flash_attention(
     return _attention(b, query, key, value, None, scale, is_causal=is_causal), *(None,) * 8
 
 
-@RULES.rule(_aten._scaled_dot_product_efficient_attention.default)
-def _efficient_attention(
-    b: Lowering,
-    query: Value,
-    key: Value,
-    value: Value,
-    attn_bias: Value | None,
-    compute_log_sumexp: bool,
-    is_causal: bool,
-    scale: float | None,
-) -> tuple[Value | None, ...]:
-    return _attention(b, query, key, value, attn_bias, scale, is_causal=is_causal), *(None,) * 3
-
-
-@RULES.rule(_aten._scaled_dot_product_cudnn_attention.default)
-def _cudnn_attention(
+@RULES.rule(
+    _aten._scaled_dot_product_efficient_attention.default, _aten._scaled_dot_product_cudnn_attention.default
+)
+def _masked_attention(
     b: Lowering,
     query: Value,
     key: Value,
