@@ -68,6 +68,7 @@ ONLY_WHERE: dict[str, Callable[[Stack], bool]] = {
     "FP16": lambda stack: not stack.strongly_typed,
     "BuilderFlag.INT8": lambda stack: not stack.strongly_typed,
     "OBEY_PRECISION_CONSTRAINTS": lambda stack: not stack.strongly_typed,
+    "PREFER_PRECISION_CONSTRAINTS": lambda stack: not stack.strongly_typed,
     "EXPLICIT_BATCH": lambda stack: not stack.strongly_typed,
     "STRONGLY_TYPED": lambda stack: stack.strongly_typed,
     "ComputeCapability": lambda stack: stack.ahead_of_time,

@@ -185,7 +185,10 @@ class Builder:
             if writer.has_int8:
                 config.set_flag(trt.BuilderFlag.INT8)
             if writer.constrain:
-                config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+                flags = trt.BuilderFlag  # between dequantizations and quantizations, int8 is what is wanted
+                config.set_flag(
+                    flags.PREFER_PRECISION_CONSTRAINTS if writer.has_int8 else flags.OBEY_PRECISION_CONSTRAINTS
+                )
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         if options.optimization_level is not None:

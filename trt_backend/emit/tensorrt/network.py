@@ -133,7 +133,8 @@ class NetworkWriter:
         array = np.ascontiguousarray(array)
         self._held.append(array)
         if not self.stack.typed_weights:
-            return self.trt.Weights(array)
+            # TensorRT knows NumPy's own dtype objects only, not the equal ones of arrays that were pickled.
+            return self.trt.Weights(array.view(array.dtype.type))
         return self.trt.Weights(self.dtype(dtype), array.ctypes.data, array.size)
 
     def array(self, array: Array, dtype: DType) -> Handle:
