@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import pytest
 
 pytest.importorskip("cuda.bindings")
 
-from trt_backend.engine import cuda_graphs
+from trt_backend.engine import cuda_graphs as cuda_graphs_module
 from trt_backend.engine.base import CallShapes, call_shapes
 from trt_backend.engine.cuda_graphs import CudaGraphEngine
 from trt_backend.engine.tensorrt import TensorRTEngine
@@ -68,8 +71,9 @@ class Block:
 class Stand:
     """A `Host` whose memory is numbers."""
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, turn: Lock | None = None) -> None:
         self.stream = stream
+        self.turn = turn or Lock()
         self._next = iter(range(1000, 9000, 100))
 
     def scratch(self, byte_count: int) -> Block:
@@ -127,6 +131,52 @@ def test_a_stream_has_contexts_of_its_own() -> None:
     assert ("run", 2, 1) in bindings.told()
 
 
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_threads_on_one_stream_take_turns(
+    cuda_graphs: bool, driver: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two engines share the stream's scratch memory: their kernels must not alternate."""
+    queueing: list[bool] = []
+
+    def queue(*_: Any) -> bool:
+        queueing.append(True)
+        time.sleep(0.001)  # other threads run, as the bindings let them
+        queueing.pop()
+        alone.append(not queueing)
+        return True
+
+    alone: list[bool] = []
+    graph, turn = _graph(), Lock()
+    shapes = call_shapes(graph, {"n": 2})
+    plain, captured = _engine(graph)[0], CudaGraphEngine(_engine(graph)[0], graph)
+    other = captured if cuda_graphs else _engine(graph)[0]
+    for engine in (plain, other):
+        engine.run(shapes, [10], [20], Stand(1, turn))
+    monkeypatch.setattr(Context, "execute_async_v3", queue)
+    monkeypatch.setattr(cuda_graphs_module.cuda, "launch", queue)
+
+    def work(i: int) -> None:
+        (plain, other)[i % 2].run(shapes, [10], [20], Stand(1, turn))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(64)))
+    assert len(alone) == 64
+    assert all(alone)
+
+
+def test_a_context_that_failed_is_not_used_again() -> None:
+    graph = _graph()
+    engine, bindings = _engine(graph)
+    shapes = call_shapes(graph, {"n": 2})
+    engine.run(shapes, [10], [20], Stand(1))
+    bindings.contexts[0].refuses = "x"
+    with pytest.raises(RunError):
+        engine.run(call_shapes(graph, {"n": 7}), [10], [20], Stand(1))
+    bindings.told()
+    engine.run(shapes, [10], [20], Stand(1))
+    assert bindings.told()[-1] == ("run", 1, 1)
+
+
 def test_a_refused_shape_is_a_run_error() -> None:
     graph = _graph()
     engine, bindings = _engine(graph)
@@ -176,12 +226,12 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         del noted[before:]
         return Graph(f"graph {stream.handle}", copies)
 
-    monkeypatch.setattr(cuda_graphs.cuda, "Stream", Stream)
-    monkeypatch.setattr(cuda_graphs.cuda, "capture", capture)
-    monkeypatch.setattr(cuda_graphs.cuda, "synchronize", lambda stream: noted.append(("wait", stream)))
-    monkeypatch.setattr(cuda_graphs.cuda, "copy_async", lambda *copy: noted.append(("copy", *copy)))
+    monkeypatch.setattr(cuda_graphs_module.cuda, "Stream", Stream)
+    monkeypatch.setattr(cuda_graphs_module.cuda, "capture", capture)
+    monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize", lambda stream: noted.append(("wait", stream)))
+    monkeypatch.setattr(cuda_graphs_module.cuda, "copy_async", lambda *copy: noted.append(("copy", *copy)))
     monkeypatch.setattr(
-        cuda_graphs.cuda, "launch", lambda graph, stream: noted.append(("launch", graph.name, stream))
+        cuda_graphs_module.cuda, "launch", lambda graph, stream: noted.append(("launch", graph.name, stream))
     )
     return noted
 

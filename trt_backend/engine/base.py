@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,6 +74,14 @@ class Host(Protocol):
 
     stream: int
 
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Held while a run is queued on the stream, so that threads that share it queue one run after the other.
+
+        Runs whose kernels alternated would write to scratch memory that they share.
+        """
+        ...
+
     def scratch(self, byte_count: int) -> Memory:
         """Return memory that whatever is queued on this stream later may overwrite."""
         ...
@@ -90,6 +99,7 @@ class CpuHost:
     """The host of engines on the CPU, which need nothing."""
 
     stream = 0
+    turn = nullcontext()
 
     def scratch(self, byte_count: int) -> Memory:
         """Never called."""

@@ -54,7 +54,8 @@ class CudaGraphEngine:
                 captured = self._captured[key] = self._capture(shapes, inputs, outputs, host)
                 self._make_room()
             self._captured.move_to_end(key)
-            captured.run(inputs, outputs, host.stream)
+            with host.turn:
+                captured.run(inputs, outputs, host.stream)
 
     def _make_room(self) -> None:
         while len(self._captured) > _MOST:
@@ -106,6 +107,7 @@ class _Lender:
         self._host = host
         self._scratch = scratch
         self.stream = stream
+        self.turn = Lock()
         self.memory: list[Memory] = []
 
     def scratch(self, byte_count: int) -> Memory:

@@ -19,7 +19,7 @@ __all__ = ["StagedEngine", "StagedProvider", "has_device"]
 import ctypes
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate
 from threading import Semaphore
@@ -195,6 +195,7 @@ class _Lane:
     def __init__(self) -> None:
         self._own = cuda.Stream()
         self.stream = self._own.handle
+        self.turn = nullcontext()  # a lane is lent to one call at a time
         self._tensors: cuda.DeviceMemory | None = None
         self._scratch: cuda.DeviceMemory | None = None
 

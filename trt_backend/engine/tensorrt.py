@@ -1,8 +1,8 @@
 """Engines of TensorRT (8.6 to 11) and TensorRT-RTX.
 
 Rules:
-  CONTEXTS  An execution context serves one call at a time, and one stream: what is queued there has not run yet when
-            the call returns. A stream's pool grows to as many as there are threads.
+  CONTEXTS  A stream has an execution context of its own: what is queued there has not run yet when the call returns.
+            Threads that share the stream take turns.
   SCRATCH   Contexts own no memory: what a run needs beside its tensors is the framework's, shared by all engines of a
             stream, whose runs follow each other.
   CHANGES   A context is told only those shapes and addresses that differ from its last call's.
@@ -13,7 +13,6 @@ from __future__ import annotations
 __all__ = ["TensorRTEngine", "TensorRTProvider", "provider"]
 
 import importlib
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -116,7 +115,7 @@ def _no_device() -> None:
 
 
 class TensorRTEngine:
-    """An engine and its pool of execution contexts."""
+    """An engine and its execution contexts."""
 
     def __init__(self, trt: Any, runtime: Any, engine: Any, graph: Graph, logger: Logger) -> None:
         self._runtime = runtime  # which must outlive the engine
@@ -126,28 +125,25 @@ class TensorRTEngine:
         self._inputs = [value.name for value in graph.inputs]
         self._outputs = [f"output.{i}" for i in range(len(graph.outputs))]
         self._symbols = {dim_input(symbol): symbol.name for symbol in needs_dim_input(graph)}
-        self._contexts: defaultdict[int, list[_Context]] = defaultdict(list)
+        self._contexts: dict[int, _Context] = {}
         # The name says since 10.3 that this is a 64-bit number; 8.6 and 10.0 have the older one only.
         newer = hasattr(engine, "device_memory_size_v2")
         self._scratch_bytes: int = engine.device_memory_size_v2 if newer else engine.device_memory_size
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue one run on the host's stream."""
-        pool = self._contexts[host.stream]
-        try:
-            context = pool.pop()
-        except IndexError:
-            context = self._new_context()
-        # Held until the run is queued: another thread may ask for more, and the framework would reuse a block let go.
-        scratch = host.scratch(self._scratch_bytes) if self._scratch_bytes else None
-        if scratch is not None:
-            context.set_scratch(scratch.address, self._scratch_bytes)
-        context.bind(shapes, inputs, outputs)
-        context.queue(host.stream)
-        pool.append(context)
+        with host.turn:
+            context = self._contexts.pop(host.stream, None) or self._new_context()
+            # Held until the run is queued: the framework would reuse a block let go.
+            scratch = host.scratch(self._scratch_bytes) if self._scratch_bytes else None
+            if scratch is not None:
+                context.set_scratch(scratch.address, self._scratch_bytes)
+            context.bind(shapes, inputs, outputs)
+            context.queue(host.stream)
+            self._contexts[host.stream] = context  # one that failed is not used again
 
     def forget(self, stream: int) -> None:
-        """Let the contexts of a stream go, which nobody uses any more."""
+        """Let the context of a stream go, which nobody uses any more."""
         self._contexts.pop(stream, None)
 
     def _new_context(self) -> _Context:

@@ -187,7 +187,9 @@ class Builder:
             if writer.constrain:
                 flags = trt.BuilderFlag  # between dequantizations and quantizations, int8 is what is wanted
                 config.set_flag(
-                    flags.PREFER_PRECISION_CONSTRAINTS if writer.has_int8 else flags.OBEY_PRECISION_CONSTRAINTS
+                    flags.PREFER_PRECISION_CONSTRAINTS
+                    if writer.has_int8
+                    else flags.OBEY_PRECISION_CONSTRAINTS
                 )
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)

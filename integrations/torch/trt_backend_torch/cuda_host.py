@@ -38,6 +38,7 @@ class ScratchPool:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._blocks: dict[int, TensorMemory] = {}
+        self._turns: dict[int, threading.Lock] = {}
         self._threads = threading.local()
 
     def enter(self) -> None:
@@ -45,6 +46,11 @@ class ScratchPool:
         if not hasattr(self._threads, "entered"):
             cuda.use_device(self.device.index)
             self._threads.entered = True
+
+    def turn(self, stream: int) -> threading.Lock:
+        """Return the lock that who queues on a stream holds."""
+        turn = self._turns.get(stream)
+        return turn if turn is not None else self._turns.setdefault(stream, threading.Lock())
 
     def block(self, stream: int, byte_count: int) -> TensorMemory:
         """Return memory for what is queued on the current stream next.
@@ -74,6 +80,7 @@ class CudaHost:
         pool.enter()
         # What Inductor's code calls, too: `torch.cuda.current_stream` makes an object for it, which takes 9 us.
         self.stream: int = torch._C._cuda_getCurrentRawStream(pool.device.index)  # pyright: ignore[reportAttributeAccessIssue]
+        self.turn = pool.turn(self.stream)
         self.weights_version = weights_version
         self._pool = pool
 
