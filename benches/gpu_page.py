@@ -26,7 +26,7 @@ _MEMORY = 1.1
 
 def read(path: Path) -> Figures:
     """Return the figures of a file; none if there is no file."""
-    return json.loads(path.read_text())["rows"] if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
 
 
 def merge(path: Path, row: Row, records: Records, run: Mapping[str, Any]) -> Figures:
@@ -36,7 +36,7 @@ def merge(path: Path, row: Row, records: Records, run: Mapping[str, Any]) -> Fig
     kept.update({name: {**record, "run": dict(run)} for name, record in records.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"rows": figures}, indent=1, sort_keys=True) + "\n")
+    partial.write_text(json.dumps({"rows": figures}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(path)
     return figures
 
@@ -110,7 +110,8 @@ def render(path: Path) -> list[Path]:
     if importlib.util.find_spec("matplotlib") is not None:
         _plot(figures, plot)
         written.insert(0, plot)
-    page.write_text("\n".join(_page(figures, path.name, plot if plot.exists() else None)) + "\n")
+    lines = _page(figures, path.name, plot if plot.exists() else None)
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return written
 
 

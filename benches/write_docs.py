@@ -49,7 +49,7 @@ PAGES = {
 def processor() -> str:
     """Return the processor's name as Linux gives it, or what Python knows."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(": ")[2] for line in info.read_text().splitlines()] if info.exists() else []
+    names = [line.partition(": ")[2] for line in info.read_text(encoding="utf-8").splitlines()] if info.exists() else []
     return next((name for name in names if name and not name.isdigit() and " " in name), platform.machine())
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     for script, title in page.sections.items():
         print(f"\n{title}\n")
         lines += [f"## {title}\n", f"`python benches/{script}`\n", run(script)]
-    (DOCS / f"{name}.md").write_text("\n".join(lines))
+    (DOCS / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write the thresholds to a file."""
-        Path(path).write_text(self.dumps())
+        Path(path).write_text(self.dumps(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Return the calibration that `save` wrote (OptionError for any other file)."""
-        return cls.loads(Path(path).read_text())
+        return cls.loads(Path(path).read_text(encoding="utf-8"))
 
 
 class _Histogram:

@@ -86,7 +86,7 @@ def test_the_weights_of_the_first_call_are_those_of_the_compilation(compile_trt,
     model = models.randomise(Shared()).eval()
     compiled = compile_trt(model, options={"build": "eager"}, dynamic=True)
     with torch.no_grad():
-        for n in (4, 5):
+        for n in (4, 3):  # inside the profile of an engine for 4
             arguments = models.randn(3, 1, 1), models.randn(n, 3, 8, 8), n
             assert_close(compiled(*arguments), model(*arguments))
     report.engines_ran(calls=2, exactly=True)

@@ -28,7 +28,8 @@ def quantized(graph: Graph) -> int:
 
 
 def int8(calibration: Calibration) -> dict[str, Any]:
-    return {"precision": "int8", "calibration": calibration}
+    """Options; at optimization level 0, TensorRT 8.6 has no int8 kernel for some layers."""
+    return {"precision": "int8", "calibration": calibration, "optimization_level": 1}
 
 
 def first_tensor(answer: Any) -> torch.Tensor:
