@@ -5,7 +5,7 @@ Inputs and outputs stay where they are, so that a call is one replay of the grap
 
 from __future__ import annotations
 
-__all__ = ["OPTIMIZATION_LEVEL", "RawEngine", "timing_cache_path"]
+__all__ = ["OPTIMIZATION_LEVEL", "RawEngine"]
 
 import importlib
 import io
@@ -18,6 +18,9 @@ from unittest.mock import patch
 import torch
 from gpu_rows import Subject
 
+from trt_backend.engine.cache import EngineCache
+from trt_backend.engine.tensorrt_build import shared_timings
+
 Tensor = torch.Tensor
 
 OPTIMIZATION_LEVEL = 3  # TensorRT's default
@@ -29,11 +32,6 @@ _TORCH_DTYPES = {
     "INT64": torch.int64,
     "BOOL": torch.bool,
 }
-
-
-def timing_cache_path(cache: Path) -> Path:
-    """Return the file of TensorRT's timing cache: what two builds both measure is measured once."""
-    return cache / "timing.cache"
 
 
 class RawEngine:
@@ -106,13 +104,10 @@ def build(trt: Any, logger: Any, subject: Subject, cache: Path) -> bytes:
         raise RuntimeError(f"TensorRT's ONNX parser: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
     configure(trt, config, subject.row.dtype)
-    path = timing_cache_path(cache)
-    timings = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-    config.set_timing_cache(timings, False)
-    plan = builder.build_serialized_network(network, config)
+    with shared_timings(trt, config, EngineCache(cache)):  # with ours: what both measure is measured once
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise RuntimeError("TensorRT built no engine; its log says why")
-    _write(path, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 

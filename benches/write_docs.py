@@ -49,7 +49,11 @@ PAGES = {
 def processor() -> str:
     """Return the processor's name as Linux gives it, or what Python knows."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(": ")[2] for line in info.read_text(encoding="utf-8").splitlines()] if info.exists() else []
+    names = (
+        [line.partition(": ")[2] for line in info.read_text(encoding="utf-8").splitlines()]
+        if info.exists()
+        else []
+    )
     return next((name for name in names if name and not name.isdigit() and " " in name), platform.machine())
 
 

@@ -8,12 +8,13 @@ Rules:
 
 from __future__ import annotations
 
-__all__ = ["Builder", "Logger", "failure", "make_logger", "required"]
+__all__ = ["Builder", "Logger", "failure", "make_logger", "required", "shared_timings"]
 
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -151,13 +152,8 @@ class Builder:
             config.add_optimization_profile(_trt_profile(builder, graph, profile))
         if not self._stack.timing_cache:
             return self._serialized(builder, network, config)
-        cache = EngineCache.of_user(self._options.cache_dir)
-        name = re.sub(r"\W", "_", f"{self._stack.package} {trt.__version__} {cuda.device_name()}")
-        known = cache.timings(name)
-        config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
-        plan = self._serialized(builder, network, config)
-        cache.merge_timings(name, lambda stored: _merged(config, known, stored))
-        return plan
+        with shared_timings(trt, config, EngineCache.of_user(self._options.cache_dir)):
+            return self._serialized(builder, network, config)
 
     def _serialized(self, builder: Any, network: Any, config: Any) -> bytes:
         plan = builder.build_serialized_network(network, config)
@@ -223,6 +219,16 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
         of = ranges[symbol.name]
         made.set_shape(dim_input(symbol), (of.min,), (of.opt,), (of.max,))
     return made
+
+
+@contextmanager
+def shared_timings(trt: Any, config: Any, cache: EngineCache) -> Generator[None]:
+    """Have the build of a block use what earlier ones measured on this device, and keep what it measures."""
+    name = re.sub(r"\W", "_", f"{trt.__name__} {trt.__version__} {cuda.device_name()}")
+    known = cache.timings(name)
+    config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    yield
+    cache.merge_timings(name, lambda stored: _merged(config, known, stored))
 
 
 def _merged(config: Any, known: bytes, stored: bytes) -> bytes:
