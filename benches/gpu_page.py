@@ -68,10 +68,13 @@ def checks(row: Row, records: Records) -> list[str]:
         pace = _pace(records, "ours", "raw")
         lines.append(_verdict(f"pipelined, {value:.3f}x of raw", f"at most {limit}x", value <= limit, pace))
     if row.batch == 1 and raw is not None and nothing is not None and _same_run(ours, raw, nothing):
-        floor = raw["latency_p50_ms"] + nothing["interval_ms"]
+        # Timed like ours, but for a synchronisation, which raw's has in it: pipelined calls find warmer caches.
+        nothing_ms = nothing["latency_p50_ms"] - nothing.get("idle_synchronise_ms", 0.0)
+        floor = raw["latency_p50_ms"] + nothing_ms
         text = (
             f"one synchronised call {ours['latency_p50_ms']:.3f} ms; raw {raw['latency_p50_ms']:.3f} ms, dynamo and AOT "
-            f"{nothing['interval_ms']:.3f} ms, over both {1e3 * (ours['latency_p50_ms'] - floor):+.0f} us"
+            f"{nothing_ms:.3f} ms ({nothing['interval_ms']:.3f} ms pipelined), over both "
+            f"{1e3 * (ours['latency_p50_ms'] - floor):+.0f} us"
         )
         met = ours["latency_p50_ms"] <= floor + _SLACK_MS
         pace = _pace(records, "ours", "raw", "nothing")

@@ -11,6 +11,7 @@ __all__ = ["measure"]
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +77,7 @@ def _contest(subject: Subject, names: Sequence[str], plan: Plan) -> dict[str, di
             for contender in contenders:
                 contender.attempt(partial(_turn, contender, plan))
         for contender in contenders:
-            contender.attempt(partial(_finish, contender, subject))
+            contender.attempt(partial(_finish, contender, subject, plan))
     return {contender.name: _record(contender, contenders, subject.row) for contender in contenders}
 
 
@@ -119,10 +120,11 @@ def _turn(contender: _Contender, plan: Plan) -> None:
     contender.latencies.append(latencies)
 
 
-def _finish(contender: _Contender, subject: Subject) -> None:
+def _finish(contender: _Contender, subject: Subject, plan: Plan) -> None:
     made = contender.made
     assert made is not None
     contender.facts["error_to_fp32"] = relative_error(subject, made.call())
+    contender.facts["idle_synchronise_ms"] = 1e3 * _idle_synchronise(plan.device)
     contender.facts.update(made.facts())
 
 
@@ -180,3 +182,9 @@ def _synchronise(device: torch.device) -> None:
 
 def _nothing_to_wait_for() -> None:
     pass
+
+
+def _idle_synchronise(device: torch.device) -> float:
+    """Return the seconds of a synchronisation that has nothing to wait for."""
+    _synchronise(device)
+    return statistics.median(timeit.repeat(partial(_synchronise, device), number=1, repeat=100))
