@@ -190,3 +190,20 @@ def test_a_circle_ends() -> None:
 
 def test_table_covers_what_it_says() -> None:
     assert {Attention, BatchNorm, Normalization, Convolution, Pooling, Pad, CumulativeSum} <= set(EXPANSIONS)
+
+
+def test_a_graph_without_ops_may_be_illegal() -> None:
+    b = Builder()
+    x = b.input("x", TensorType(DType.FLOAT32, (2,)))
+    b.input("y", TensorType(DType.FLOAT64, (2,)))
+
+    def support(op: Op, types: tuple[TensorType, ...]) -> Reason | None:
+        missing = DType.FLOAT64 in [type.dtype for type in types]
+        return Reason(ReasonKind.DTYPE, type(op).__name__, "no f64") if missing else None
+
+    with pytest.raises(UnsupportedError, match="the input %y: no f64"):
+        legalize(b.build([x]), support)
+    c = Builder()
+    with pytest.raises(UnsupportedError, match="the output %c0: no f64") as caught:
+        legalize(c.build([c.constant([0.5])]), support)
+    assert caught.value.kind is ReasonKind.DTYPE

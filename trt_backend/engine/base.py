@@ -172,7 +172,10 @@ class EngineProvider(Protocol):
         ...
 
     def border(self, dtype: DType) -> DType:
-        """Return the element type that stands for `dtype` in inputs and outputs, where the stack has no such tensors."""
+        """Return the element type that stands for `dtype` in inputs and outputs, where the stack has no such tensors.
+
+        Outputs are only of types that `support` takes: int32 may stand for int64 there, but no float32 for float64.
+        """
         ...
 
     def worth_freezing(self, graph: Graph) -> tuple[int, ...]:

@@ -54,7 +54,9 @@ class TensorRTProvider:
         return support(self._stack, op, inputs)
 
     def border(self, dtype: DType) -> DType:
-        """Return int32 for int64 where this TensorRT has none."""
+        """Return float32 for float64, which no TensorRT has, and int32 for int64 where this one has none."""
+        if dtype is DType.FLOAT64:
+            return DType.FLOAT32
         return DType.INT32 if dtype is DType.INT64 and not self._stack.int64 else dtype
 
     def worth_freezing(self, graph: Graph) -> tuple[int, ...]:

@@ -1,4 +1,8 @@
-"""Legalization: ops that the target refuses are said in ops that it takes."""
+"""Legalization: ops that the target refuses are said in ops that it takes.
+
+Inputs and outputs are tensors of the target, too. Where it does not take a Reshape of one, it has no such tensors: a graph
+without ops can be illegal by that alone, such as a float64 tensor that is only passed on.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +30,26 @@ def legalize(graph: Graph, support: Support) -> Graph:
     """Expand the ops that `support` refuses until it takes all; returns `graph` itself where it takes all already.
 
     Raises:
-        UnsupportedError: an op is refused and has no expansion, or expands in a circle; names it, why, and where.
+        UnsupportedError: an op is refused and has no expansion, or expands in a circle, or the target has no tensors of the
+            type of an input or output; names it, why, and where.
     """
     for _ in range(_MAX_ROUNDS):
         expanded = rebuild(graph, functools.partial(_expand, support))
         if expanded is graph:
+            _check_border(graph, support)
             return graph
         graph = expanded
     for node in graph.nodes:
         if (reason := _refusal(support, node, node.inputs)) is not None:
             raise _unsupported(node, reason, "its expansions lead back to it")
     return graph
+
+
+def _check_border(graph: Graph, support: Support) -> None:
+    for role, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for value in values:
+            if (reason := support(Reshape(value.shape), (value.type,))) is not None:
+                raise UnsupportedError(f"the {role} {value}: {reason.detail}", reason.kind)
 
 
 def _expand(support: Support, b: Builder, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["is_compute", "is_random", "is_size", "is_view", "op_name", "source_line", "tensors_of"]
+__all__ = ["NUMBER", "is_compute", "is_random", "is_size", "is_view", "op_name", "source_line", "tensors_of"]
 
 import operator
 import re
@@ -18,6 +18,9 @@ _DEFAULT_DEVICE = (
 )
 _COPIES = frozenset({_aten.clone.default, _aten.lift_fresh_copy.default, _aten._to_copy.default})
 
+NUMBER = "trt_number"
+"""The key in the `meta` of a 0-d tensor that follows from sizes and constants alone, as a size does."""
+
 
 def is_size(node: fx.Node) -> bool:
     """Whether the node is a symbolic integer (or float, or bool), not a tensor."""
@@ -31,10 +34,10 @@ def is_view(node: fx.Node) -> bool:
 
 
 def is_compute(node: fx.Node) -> bool:
-    """Whether the node computes: views, copies, sizes and the unpacking of tuples do not."""
+    """Whether the node computes: views, copies, sizes, numbers that follow from them and the unpacking of tuples do not."""
     if node.op != "call_function" or node.target is operator.getitem:
         return False
-    return not (is_size(node) or is_view(node) or node.target in _COPIES)
+    return not (is_size(node) or is_view(node) or node.target in _COPIES or NUMBER in node.meta)
 
 
 def is_random(node: fx.Node) -> bool:

@@ -19,7 +19,6 @@ from trt_backend.engine.base import EngineProvider
 from trt_backend.errors import Reason, ReasonKind, UnsupportedError
 from trt_backend.options import CompileOptions
 from trt_backend.partition import Partition, partition
-from trt_backend.passes.legalize import legalize
 from trt_backend.report import GraphRecord, RegionRecord
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.fallback import contain
@@ -28,7 +27,7 @@ from trt_backend_torch.fx import is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, runner, split
 from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
-from trt_backend_torch.scalars import move_scalars
+from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
 from trt_backend_torch.weights import WeightWatch
 
 
@@ -159,20 +158,19 @@ def partition_only(
 ) -> Partition[fx.Node]:
     """Partition an inference graph and note in `record` what would run where, and why."""
     mark_shared_views(graph)
+    convert_scalars(graph)
+    mark_numbers(graph)
     move_scalars(graph)
 
     def guard(node: fx.Node) -> Reason | None:
         failures: list[Reason] = []
         answer = contain(
-            lambda: (unsupported(node, legal, provider.device),),
+            lambda: (unsupported(node, provider),),
             op_name(node),
             strict=options.strict,
             failed=failures.append,
         )
         return answer[0] if answer else failures[0]
-
-    def legal(candidate: Any) -> object:
-        return legalize(candidate, provider.support)
 
     def describe(node: fx.Node) -> tuple[str, str]:
         return op_name(node), source_line(node)

@@ -5,17 +5,20 @@ from __future__ import annotations
 __all__ = ["Environment", "lower_node", "lower_nodes", "unsupported"]
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from trt_backend.engine.base import EngineProvider
 from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim
-from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.graph import Value
 from trt_backend.ir.types import TensorType
+from trt_backend.passes.eliminate_dead import eliminate_dead
+from trt_backend.passes.legalize import legalize
 from trt_backend_torch.aliases import SHARED
 from trt_backend_torch.decompositions import decompose
 from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
@@ -58,21 +61,23 @@ def lower_node(b: Lowering, node: fx.Node, env: Environment) -> Any:
     return result
 
 
-def unsupported(node: fx.Node, legal: Callable[[Graph], object], device: str) -> Reason | None:
-    """Return None where an engine can run the node, else why not: by lowering it alone.
+def unsupported(node: fx.Node, provider: EngineProvider) -> Reason | None:
+    """Return None where an engine can run the node, else why not: by lowering it alone, to a region of its own.
+
+    What it reads and what it makes can thus cross a region's border, wherever the regions will end.
 
     Args:
         node: a call in an inference graph.
-        legal: raises `UnsupportedError` where the provider does not take a graph.
-        device: the type of device that the provider's engines run on.
+        provider: of the engines.
     """
     try:
-        _check_tensors(node, device)
+        _check_tensors(node, provider.device)
         b = Lowering("probe")
-        env = {node: _probe_input(b, node) for node in node.all_input_nodes}
+        env = {source: _probe_input(b, source, provider) for source in node.all_input_nodes}
         result = lower_node(b, node, env)
-        outputs = result if isinstance(result, (tuple, list)) else (result,)
-        legal(b.build([value for value in outputs if isinstance(value, Value)]))
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        graph = b.build([value for value in results if isinstance(value, Value)])
+        legalize(eliminate_dead(graph), provider.support)
     except UnsupportedError as error:
         return Reason(error.kind, op_name(node), str(error), source_line(node))
     return None
@@ -111,10 +116,14 @@ def _promised(node: fx.Node) -> list[torch.Tensor | None]:
     ]
 
 
-def _probe_input(b: Lowering, node: fx.Node) -> Any:
+def _probe_input(b: Lowering, node: fx.Node, provider: EngineProvider) -> Any:
     if is_size(node):
         return _size(node.meta["val"])
-    values = tuple(None if t is None else b.input(node.name, tensor_type(t)) for t in tensors_of(node))
+
+    def probe(type: TensorType) -> Value:
+        return b.widened(b.input(node.name, type.with_dtype(provider.border(type.dtype))), type.dtype)
+
+    values = tuple(None if t is None else probe(tensor_type(t)) for t in tensors_of(node))
     return values if isinstance(node.meta.get("val"), (tuple, list)) else values[0]
 
 

@@ -117,7 +117,7 @@ def lower_region(
         is_weight = place.name in weights
         is_frozen = place.name in frozen and is_static(tensor_type(value).shape)
         stored = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
-        env[place] = b.cast(stored, tensor_type(value).dtype)
+        env[place] = b.widened(stored, tensor_type(value).dtype)
         inputs.append(_Input(position, _Layout.of(value), is_weight, TORCH_DTYPES[stored.dtype]))
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
@@ -383,7 +383,7 @@ class _Addresses(Sequence[int]):
 
     def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
         """Return a dense copy on the engine's device; integers out of a narrower type's range become its nearest."""
-        if dtype is not tensor.dtype:
+        if dtype is not tensor.dtype and not dtype.is_floating_point:
             limits = torch.iinfo(dtype)
             tensor = tensor.clamp(limits.min, limits.max)
         device = self._device or tensor.device

@@ -1,13 +1,53 @@
-"""Scalars that the host computes for tensors on a GPU, such as the scale of an interpolation of dynamic sizes."""
+"""0-d tensors on the host: the floats that a model is called with, and what follows from dynamic sizes.
+
+Torch makes float64 tensors of Python's floats (the scale of an interpolation, an argument that moves), and writes their
+conversions with `prims`, whose calls cost ten times those of aten.
+"""
 
 from __future__ import annotations
 
-__all__ = ["move_scalars"]
+__all__ = ["convert_scalars", "mark_numbers", "move_scalars"]
 
 import torch
 from torch import fx
 
-from trt_backend_torch.fx import tensors_of
+from trt_backend_torch.fx import NUMBER, is_random, is_size, is_view, tensors_of
+
+_CONVERT = torch.ops.prims.convert_element_type.default
+
+
+def convert_scalars(gm: fx.GraphModule) -> None:
+    """Convert 0-d tensors by aten; those that are of the wanted type already, and only computed with, not at all."""
+    for node in gm.graph.find_nodes(op="call_function", target=_CONVERT):
+        source, dtype = node.args
+        if node.meta["val"].dim():
+            continue
+        is_same = dtype in [tensor.dtype for tensor in _results(source)]
+        if is_same and all(map(_makes_its_own, node.users)):
+            node.replace_all_uses_with(source)
+            gm.graph.erase_node(node)
+        else:
+            node.target = torch.ops.aten._to_copy.default
+            node.args, node.kwargs = (source,), {"dtype": dtype}
+
+
+def mark_numbers(gm: fx.GraphModule) -> None:
+    """Mark the 0-d tensors on the CPU that follow from sizes, and the constants that only serve these: they count as sizes do.
+
+    Regions of nothing else are thus no regions: the host computes such numbers before a model's one region.
+    """
+    constants: list[fx.Node] = []
+    for node in gm.graph.nodes:
+        if not _is_scalar(node) or is_random(node):
+            continue
+        sources = [source for source in node.all_input_nodes if source not in constants]
+        if not sources:
+            constants.append(node)
+        elif all(is_size(source) or NUMBER in source.meta for source in sources):
+            node.meta[NUMBER] = True
+    for constant in reversed(constants):
+        if all(NUMBER in user.meta for user in constant.users):
+            constant.meta[NUMBER] = True
 
 
 def move_scalars(gm: fx.GraphModule) -> None:
@@ -17,17 +57,25 @@ def move_scalars(gm: fx.GraphModule) -> None:
     tensors on any device.
     """
     for node in reversed(gm.graph.nodes):
-        tensor = node.meta.get("val")
-        if (
-            node.op != "call_function"
-            or not isinstance(tensor, torch.Tensor)
-            or tensor.dim()
-            or tensor.is_cuda
-        ):
+        if not _is_scalar(node):
             continue
+        tensor = node.meta["val"]
         served = {place.device for user in node.users for place in _results(user)}
         if len(served) == 1 and all(map(_results, node.users)) and tensor.device not in served:
             node.meta["val"] = torch.ops.aten._to_copy.default(tensor, device=served.pop())
+
+
+def _is_scalar(node: fx.Node) -> bool:
+    """Whether this is a call that gives a 0-d tensor outside the GPU."""
+    tensor = node.meta.get("val")
+    if node.op != "call_function" or not isinstance(tensor, torch.Tensor):
+        return False
+    return not tensor.dim() and not tensor.is_cuda
+
+
+def _makes_its_own(node: fx.Node) -> bool:
+    """Whether the node's results share no memory with what it reads."""
+    return node.op == "call_function" and not is_view(node)
 
 
 def _results(node: fx.Node) -> list[torch.Tensor]:

@@ -40,7 +40,6 @@ from trt_backend.ir.reference import evaluate
 from trt_backend.ir.verify import verify
 from trt_backend.options import CompileOptions
 from trt_backend.passes.eliminate_dead import eliminate_dead
-from trt_backend.passes.legalize import legalize
 from trt_backend.passes.pipeline import run_passes
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.lower.context import Lowering
@@ -128,7 +127,7 @@ def check(
     gm = trace(function, inputs, dynamic=dynamic)
     for node in gm.graph.nodes:
         if node.op == "call_function":
-            reason = unsupported(node, lambda graph: legalize(graph, _PROVIDER.support), "cpu")
+            reason = unsupported(node, _PROVIDER)
             assert reason is None, reason
     graph = lower(gm)
     arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
@@ -147,11 +146,7 @@ def operations(function: Function, *inputs: torch.Tensor) -> list[type]:
 def refusal(function: Function, *inputs: torch.Tensor, dynamic: bool = False) -> Reason:
     """Return the reason for which the first refused node of `function(*inputs)` stays native."""
     gm = trace(function, inputs, dynamic=dynamic)
-    reasons = [
-        unsupported(node, lambda graph: legalize(graph, _PROVIDER.support), "cpu")
-        for node in gm.graph.nodes
-        if node.op == "call_function"
-    ]
+    reasons = [unsupported(node, _PROVIDER) for node in gm.graph.nodes if node.op == "call_function"]
     refused = [reason for reason in reasons if reason is not None]
     assert refused, "every node is supported"
     return refused[0]

@@ -36,6 +36,10 @@ class Lowering(LayerBuilder):
 
     results: tuple[TensorType | None, ...] = ()
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._stand_ins: dict[Value, Value] = {}
+
     @property
     def result(self) -> TensorType:
         """The promised type of the first output."""
@@ -44,6 +48,17 @@ class Lowering(LayerBuilder):
         return first
 
     # Values and types
+
+    def widened(self, stand_in: Value, dtype: DType) -> Value:
+        """Return an input as a value of `dtype`, for which it stands at the border of the engine."""
+        value = self.cast(stand_in, dtype)
+        self._stand_ins[value] = stand_in
+        return value
+
+    def cast(self, x: Value, dtype: DType) -> Value:
+        """Return x in `dtype`: the stand-in itself in its own, which the caller has rounded to as a cast would."""
+        stand_in = self._stand_ins.get(x)
+        return stand_in if stand_in is not None and stand_in.dtype is dtype else super().cast(x, dtype)
 
     def value(self, x: Operand, dtype: DType, rank: int = 0) -> Value:
         """Return an operand as a value of `dtype` and at least `rank` dimensions (new ones lead, of size 1)."""
