@@ -16,6 +16,7 @@ __all__ = [
     "UnsupportedError",
 ]
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -91,4 +92,12 @@ class OutOfMemoryError(BuildError, RunError):
 
 
 class NotReadyError(TrtBackendError):
-    """An engine is still being built, or is not worth building yet; this call runs natively, which is no failure."""
+    """An engine is still being built, or is not worth building yet; this call runs natively, which is no failure.
+
+    Attributes:
+        begin: begins the build that the call asks for; called once native has answered it.
+    """
+
+    def __init__(self, detail: str, begin: Callable[[], None] | None = None) -> None:
+        super().__init__(detail)
+        self.begin = begin

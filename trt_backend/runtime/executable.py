@@ -47,11 +47,8 @@ class Executable:
         """Build the engine for a call that is yet to come (`strict` raises where that fails)."""
         engine = self._engine or self._first_engine()
         if engine is not None:
-            contain(
-                lambda: _unless_not_ready(lambda: engine.prepare(shapes, inputs, host)),
-                self._record.name,
-                strict=self._strict,
-                failed=self._give_up,
+            self._contain(
+                lambda: _unless_not_ready(lambda: engine.prepare(shapes, inputs, host), []), self._give_up
             )
 
     def call_natively(self, native: Callable[..., R], arguments: Sequence[Any]) -> R:
@@ -66,34 +63,38 @@ class Executable:
         """Return `run(engine, arguments)`, or `native(*arguments)` where there is no engine or its run fails.
 
         An engine is given up only where native succeeds: arguments that native refuses too are the caller's mistake.
+        One that is to be built beside native calls is begun once native is through, whatever came of it.
 
         Raises:
             BuildError, RunError, or whatever escapes a bug: only where `strict`.
         """
         engine = self._engine or self._first_engine()
         failures: list[Reason] = []
+        builds: list[Callable[[], None]] = []
         if engine is not None:
-            result = contain(
-                lambda: _unless_not_ready(lambda: run(engine, arguments)),
-                self._record.name,
-                strict=self._strict,
-                failed=failures.append,
+            result = self._contain(
+                lambda: _unless_not_ready(lambda: run(engine, arguments), builds), failures.append
             )
             if result is not None:
                 self._record.count_engine_call()
                 return result
-        answer = self.call_natively(native, arguments)
+        try:
+            answer = self.call_natively(native, arguments)
+        finally:
+            for begin in builds:
+                self._contain(begin, self._give_up)
         for reason in failures:
             self._give_up(reason)
         return answer
+
+    def _contain(self, attempt: Callable[[], R], failed: Callable[[Reason], None]) -> R | None:
+        return contain(attempt, self._record.name, strict=self._strict, failed=failed)
 
     def _first_engine(self) -> LazyEngine | None:
         with self._lock:
             if self._engine is None and self._may_build():
                 self._record.reason = None
-                self._engine = contain(
-                    self._build, self._record.name, strict=self._strict, failed=self._give_up
-                )
+                self._engine = self._contain(self._build, self._give_up)
             return self._engine
 
     def _may_build(self) -> bool:
@@ -108,9 +109,12 @@ class Executable:
         self._engine = None
 
 
-def _unless_not_ready(attempt: Callable[[], R]) -> R | None:
+def _unless_not_ready(attempt: Callable[[], R], builds: list[Callable[[], None]]) -> R | None:
+    """Return what `attempt` returns, or None where it is not ready; what begins the build then is added to `builds`."""
     try:
         return attempt()
     except NotReadyError as error:
         log.debug("%s", error)
+        if error.begin is not None:
+            builds.append(error.begin)
         return None

@@ -2,7 +2,9 @@
 
 Rules:
   LAZY        The first engine is built by `prepare`, by the first call, or (`background`) beside native calls.
-  GROWN       A call outside of an engine's profile starts the build of a wider engine, once, and runs natively.
+  GROWN       A call outside of an engine's profile asks for a wider engine, which is built once, and runs natively.
+  AFTERWARDS  What is built beside native calls begins when the call that asks for it has its answer: a builder takes the
+              interpreter's time, and memory's, which that answer would wait for.
   EXIT        A process that ends waits for its builder threads, which end at once where they wait for another process:
               a thread that is inside an engine's library while that is taken down would crash.
   REMEMBERED  A failed first build raises its error. After a failed wider one the engine serves what it can, and no
@@ -15,6 +17,7 @@ __all__ = ["BUILDER_THREAD", "ProfiledEngine"]
 
 import atexit
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock, Thread, current_thread
 
 from trt_backend.debug import log
@@ -38,7 +41,7 @@ class ProfiledEngine:
         build: makes the engines.
         profile_for: from a call's shapes and the former profile to the profile of the engine to build.
         background: whether the first engine, too, is built beside native calls.
-        carry: called by the caller's thread, returns what the building thread calls first.
+        carry: called by a caller's thread, returns what the building thread calls first.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class ProfiledEngine:
     def run(
         self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
     ) -> None:
-        """Run the engine (NotReadyError while one for these shapes is being built)."""
+        """Run the engine (NotReadyError while there is none for these shapes; it may carry what begins to build one)."""
         engine, profile = self._engine, self._profile
         if engine is None or profile is None or not profile.covers(shapes.symbols):
             engine = self._engine_for(shapes)
@@ -93,15 +96,27 @@ class ProfiledEngine:
                 raise NotReadyError(f"no wider engine could be built: {self._error}")
             if self._engine is None and not self._background:
                 return self._build_first(shapes)
-            if self._builder is None or not self._builder.is_alive():
-                self._start(self._profile_for(shapes, self._profile))
-        raise NotReadyError("its engine is being built")
+            if self._is_building():
+                raise NotReadyError("its engine is being built")
+            wanted = self._profile_for(shapes, self._profile)
+            raise NotReadyError(
+                "its engine is built after this call", partial(self._begin, wanted, self._profile)
+            )
 
-    def _start(self, profile: Profile) -> None:
-        arguments = profile, self._carry()
-        self._builder = Thread(target=self._build_beside, args=arguments, name=BUILDER_THREAD, daemon=True)
-        atexit.register(self._builder.join)
-        self._builder.start()
+    def _is_building(self) -> bool:
+        return self._builder is not None and self._builder.is_alive()
+
+    def _begin(self, wanted: Profile, former: Profile | None) -> None:
+        """Build beside native calls; not where another call's build has begun, failed or ended since this one's miss."""
+        with self._lock:
+            if self._is_building() or self._error is not None or self._profile is not former:
+                return
+            arguments = wanted, self._carry()
+            self._builder = Thread(
+                target=self._build_beside, args=arguments, name=BUILDER_THREAD, daemon=True
+            )
+            atexit.register(self._builder.join)
+            self._builder.start()
 
     def _build_beside(self, profile: Profile, enter: Callable[[], None]) -> None:
         try:

@@ -142,12 +142,13 @@ class ModelWriter:
             name,
             [_value_info(tensor) for tensor in inputs],
             [_value_info(tensor) for tensor in outputs],
-            list(self._initializers.values()),
         )
         opsets = [_helper.make_opsetid("", OPSET)]
-        return _helper.make_model(
+        model = _helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="trt-backend"
         )
+        model.graph.initializer.extend(self._initializers.values())  # last: `make_model` copies its graph
+        return model
 
     def _term(self, monomial: Monomial, coefficient: int) -> str:
         factors = [self._atom(atom) for atom in monomial]
