@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,26 +12,13 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import numpy as np  # noqa: E402
+from fresh_process import answers_of_a_fresh_process  # noqa: E402
 
 import trt_backend  # noqa: E402
 from trt_backend_tf import trt_convert as trt  # noqa: E402
 from trt_backend_tf.internals import load_v1_in_v2, loader_impl  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 WRITTEN_BEFORE_2_16 = "'_UserObject' object has no attribute 'add_slot'"
-
-RELOAD = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-import trt_backend, trt_backend_tf
-
-folder, given, told = sys.argv[1:]
-function = tf.saved_model.load(folder).signatures["serving_default"]
-answers = function(**{name: tf.constant(array) for name, array in np.load(given).items()})
-np.savez(told, **{name: value.numpy() for name, value in answers.items()})
-print(json.dumps(trt_backend.report().to_dict()))
-"""
 
 
 def _x(batch: int = 3) -> Any:
@@ -106,20 +89,9 @@ def _write_with_slots(folder: Path, model: _Model) -> None:
 def _in_a_fresh_process(converter: Any, tmp_path: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Save, move, and run the model in a process that only loads it; every region must run in its engine."""
     converter.save(str(tmp_path / "converted"))
-    moved = tmp_path / "elsewhere"
-    (tmp_path / "converted").rename(moved)
-    np.savez(tmp_path / "given.npz", **given)
-    done = subprocess.run(
-        [sys.executable, "-c", RELOAD, str(moved), str(tmp_path / "given.npz"), str(tmp_path / "told.npz")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'integrations' / 'tf'}"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    _check_regions(json.loads(done.stdout.strip().splitlines()[-1]), calls=1)
-    return dict(np.load(tmp_path / "told.npz"))
+    (answers,), report = answers_of_a_fresh_process(tmp_path / "converted", [given])
+    _check_regions(report, calls=1)
+    return answers
 
 
 def _check_regions(report: dict[str, Any], calls: int) -> None:
