@@ -22,12 +22,11 @@ __all__ = [
     "supported_profile_strategies",
 ]
 
-import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -37,7 +36,21 @@ from trt_backend_tf.assets import EngineAsset
 from trt_backend_tf.conversion import Conversion, convert
 from trt_backend_tf.device import load_provider
 from trt_backend_tf.engine_op import PRECISIONS
+from trt_backend_tf.input_functions import InputFn, by_key, run_on_inputs
 from trt_backend_tf.internals import eager_context
+from trt_backend_tf.parameters import (
+    DEFAULT_TRT_CONVERSION_PARAMS,
+    DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
+    PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE,
+    PROFILE_STRATEGY_OPTIMAL,
+    PROFILE_STRATEGY_RANGE,
+    PROFILE_STRATEGY_RANGE_OPTIMAL,
+    TrtConversionParams,
+    TrtPrecisionMode,
+    check_params,
+    check_strategy,
+    supported_profile_strategies,
+)
 from trt_backend_tf.sources import function_of, function_of_keras, signatures_of
 from trt_backend_tf.summary import print_summary, unconverted_report
 from trt_backend_tf.version_1 import (
@@ -47,100 +60,7 @@ from trt_backend_tf.version_1 import (
     refuse_parameters,
 )
 
-InputFn = Callable[[], Iterable[Any]]
-"""A generator function that yields inputs: an array, a list or tuple of arrays, or a dict by name."""
-
-PROFILE_STRATEGY_RANGE = "Range"
-PROFILE_STRATEGY_OPTIMAL = "Optimal"
-PROFILE_STRATEGY_RANGE_OPTIMAL = "Range+Optimal"
-PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE = "ImplicitBatchModeCompatible"
-
-DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES = sys.maxsize - 512
-"""TF-TRT's default with TensorRT 8.4 and later: no limit of ours."""
-
 _LEAST_LINE = 160
-
-
-def supported_profile_strategies() -> list[str]:
-    """Return the names of the profile strategies."""
-    return [
-        PROFILE_STRATEGY_RANGE,
-        PROFILE_STRATEGY_OPTIMAL,
-        PROFILE_STRATEGY_RANGE_OPTIMAL,
-        PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE,
-    ]
-
-
-class TrtPrecisionMode:
-    """The names of the precisions."""
-
-    FP32 = "FP32"
-    FP16 = "FP16"
-    INT8 = "INT8"
-    BF16 = "BF16"
-
-    @staticmethod
-    def supported_precision_modes() -> list[str]:
-        """Return the names, in upper case and in lower case."""
-        modes = [
-            TrtPrecisionMode.FP32,
-            TrtPrecisionMode.FP16,
-            TrtPrecisionMode.INT8,
-            TrtPrecisionMode.BF16,
-        ]
-        return modes + [mode.lower() for mode in modes]
-
-
-class _Params(NamedTuple):
-    max_workspace_size_bytes: int
-    precision_mode: str
-    minimum_segment_size: int
-    maximum_cached_engines: int
-    use_calibration: bool
-    allow_build_at_runtime: bool
-
-
-class TrtConversionParams(_Params):
-    """The parameters of a conversion.
-
-    Attributes:
-        max_workspace_size_bytes: the most GPU memory that a kernel of TensorRT may use.
-        precision_mode: one of `TrtPrecisionMode.supported_precision_modes()`.
-        minimum_segment_size: the fewest ops that become an engine; -1 converts nothing.
-        maximum_cached_engines: how many engines an op keeps.
-        use_calibration: INT8 only: whether `convert()` collects ranges. Without, a model's own quantization is all there is.
-        allow_build_at_runtime: whether a loaded model may build the engines that it lacks.
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        max_workspace_size_bytes: int = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
-        precision_mode: str = TrtPrecisionMode.FP32,
-        minimum_segment_size: int = 3,
-        maximum_cached_engines: int = 1,
-        use_calibration: bool = True,
-        allow_build_at_runtime: bool = True,
-        **removed: Any,
-    ) -> TrtConversionParams:
-        """Return the parameters (TypeError for those of older TF-TRTs, with what to do instead)."""
-        refuse_parameters(removed, "TrtConversionParams")
-        return super().__new__(
-            cls,
-            max_workspace_size_bytes,
-            precision_mode,
-            minimum_segment_size,
-            maximum_cached_engines,
-            use_calibration,
-            allow_build_at_runtime,
-        )
-
-    def _replace(self, **values: Any) -> TrtConversionParams:
-        return TrtConversionParams(**{**self._asdict(), **values})
-
-
-DEFAULT_TRT_CONVERSION_PARAMS = TrtConversionParams()
 
 
 class TrtGraphConverterV2:
@@ -210,11 +130,11 @@ class TrtGraphConverterV2:
             use_calibration,
             allow_build_at_runtime,
         )
-        _check_params(self._conversion_params)
+        check_params(self._conversion_params)
         self._profile_strategy = "Unknown"
         if use_dynamic_shape:
             self._profile_strategy = dynamic_shape_profile_strategy or PROFILE_STRATEGY_RANGE
-            _check_strategy(self._profile_strategy)
+            check_strategy(self._profile_strategy)
         self._use_dynamic_shape = bool(use_dynamic_shape)
         self._input_saved_model_dir = input_saved_model_dir
         self._input_saved_model_tags = list(input_saved_model_tags or [tf.saved_model.SERVING])
@@ -305,9 +225,9 @@ class TrtGraphConverterV2:
             for key, function in self._functions().items()
         }
         if calibration_input_fn:
-            for key, generate in _by_key(calibration_input_fn, conversions).items():
+            for key, generate in by_key(calibration_input_fn, conversions).items():
                 with conversions[key].calibration():
-                    _run_on_inputs(conversions[key].function, generate, key)
+                    run_on_inputs(conversions[key].function, generate, key)
         self._conversions = conversions
         for conversion in conversions.values():
             conversion.function._trt_backend_conversion = (
@@ -342,8 +262,8 @@ class TrtGraphConverterV2:
             )
         if not self._conversions:
             raise RuntimeError("Need to call convert() before build()")
-        for key, generate in _by_key(input_fn, self._conversions).items():
-            _run_on_inputs(self._conversions[key].function, generate, key)
+        for key, generate in by_key(input_fn, self._conversions).items():
+            run_on_inputs(self._conversions[key].function, generate, key)
         self._build_called_once = True
 
     def save(
@@ -450,27 +370,6 @@ def _assets(conversions: Iterable[Conversion], folder: Path) -> list[EngineAsset
     return found
 
 
-def _check_params(params: TrtConversionParams) -> None:
-    modes = TrtPrecisionMode.supported_precision_modes()
-    if params.precision_mode not in modes:
-        raise ValueError(
-            f"precision mode '{params.precision_mode}' is not supported.It should be one of {modes}"
-        )
-    if params.minimum_segment_size <= 0 and params.minimum_segment_size != -1:
-        raise ValueError("minimum segment size should be positive or -1 (to disable main graph conversion).")
-
-
-def _check_strategy(strategy: str) -> None:
-    legal = supported_profile_strategies()
-    if strategy.lower() not in [name.lower() for name in legal]:
-        raise ValueError(f"profile_strategy '{strategy}' is not supported. It should be one of {legal}")
-    if strategy == PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE:
-        log.warning(
-            "ImplicitBatchModeCompatible strategy is deprecated, and using it may result in errors during engine "
-            "building. Please consider using a different profile strategy."
-        )
-
-
 def _check_keys(key: str | None, keys: Sequence[str] | str | None) -> None:
     if keys is None:
         return
@@ -478,60 +377,3 @@ def _check_keys(key: str | None, keys: Sequence[str] | str | None) -> None:
         raise ValueError("give input_saved_model_signature_key or signature_keys, not both")
     if not keys or (isinstance(keys, str) and keys != "all"):
         raise ValueError(f"signature_keys={keys!r}: it is a list of keys, or 'all'")
-
-
-def _by_key(input_fn: InputFn | Mapping[str, InputFn], keys: Collection[str]) -> Mapping[str, InputFn]:
-    """Return what generates the inputs of each signature, of those that are converted."""
-    by_key = input_fn if isinstance(input_fn, Mapping) else dict.fromkeys(keys, input_fn)
-    for key in by_key:
-        if key not in keys:
-            raise ValueError(f"no signature '{key}' is converted, only {sorted(keys)}")
-    return by_key
-
-
-def _run_on_inputs(function: Any, generate: InputFn, key: str) -> None:
-    """Run a function on all inputs that a generator yields; what is wrong with it is said in the words of its user."""
-    for number, (arguments, named) in enumerate(_yielded(generate)):
-        try:
-            function(*arguments, **named)
-        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(
-                f"the signature '{key}' does not take the input that input_fn yields as number {number}; it takes "
-                f"{_described(function)}: {error}"
-            ) from error
-
-
-def _yielded(generate: InputFn) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Yield positional and named arguments, as tensors."""
-    if not callable(generate):
-        raise TypeError(
-            f"input_fn is a {type(generate).__name__}, and should be a generator function: give it without calling it"
-        )
-    inputs = generate()
-    if not isinstance(inputs, Iterable):
-        raise TypeError(f"input_fn returns a {type(inputs).__name__}, and should yield inputs")
-    empty = True
-    for given in inputs:
-        empty = False
-        yield _tensors(given)
-    if empty:
-        raise RuntimeError("input_fn yields no input, so that there is nothing to build engines for")
-
-
-def _described(function: Any) -> str:
-    """Return the names, types and shapes of a function's inputs."""
-    return ", ".join(
-        f"{name}: {tensor.dtype.name} {tensor.shape}"
-        for name, tensor in zip(function._arg_keywords, function.inputs, strict=True)
-    )
-
-
-def _tensors(given: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Return positional and named arguments as tensors."""
-    try:
-        if isinstance(given, dict):
-            return [], {name: tf.convert_to_tensor(value) for name, value in given.items()}
-        values = given if isinstance(given, (list, tuple)) else [given]
-        return [tf.convert_to_tensor(value) for value in values], {}
-    except (TypeError, ValueError) as error:
-        raise RuntimeError(f"Failed to convert input to tensor. inp = `{given}`") from error

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import tensorflow as tf
 
@@ -24,6 +24,7 @@ from trt_backend_tf.internals import op_def_registry
 from trt_backend_tf.lower.context import Known, Lowering, Operand
 
 LoweringRule: TypeAlias = Callable[..., Any]
+Entry = TypeVar("Entry")
 Fold: TypeAlias = Callable[..., Any]
 """`(*known operands, **attributes)` to `Known` or several; None where it cannot tell."""
 
@@ -54,14 +55,32 @@ class _Bound:
     attributes: tuple[str, ...]
 
 
-class RuleTable:
+class _Table(Generic[Entry]):
+    """Entries by op type, one for each."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, op: object) -> bool:
+        return op in self._entries
+
+    def _insert(self, op: str, entry: Entry) -> None:
+        if op in self._entries:
+            raise TypeError(f"{op} has two {type(self).__name__} entries")
+        self._entries[op] = entry
+
+
+class RuleTable(_Table[_Bound]):
     """Lowering rules by op type."""
 
     def __init__(self, tables: Sequence[RuleTable] = ()) -> None:
-        self._rules: dict[str, _Bound] = {}
+        super().__init__()
         for table in tables:
-            for op in table:
-                self._insert(op, table._rules[op])
+            for op, rule in table._entries.items():
+                self._insert(op, rule)
 
     def rule(self, *ops: str) -> Callable[[LoweringRule], LoweringRule]:
         """Register the decorated function `(b, *operands, *, attributes) -> Value | tuple` for each op type.
@@ -99,35 +118,21 @@ class RuleTable:
         for op, entry in table.items():
             self.rule(op)(partial(function, entry))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rules)
-
-    def __contains__(self, op: object) -> bool:
-        return op in self._rules
-
     def __call__(self, b: Lowering, op: tf.Operation, operands: Sequence[Operand]) -> Any:
         """Lower one op with its rule.
 
         Raises:
             UnsupportedError: an operand must be known and is not, or an attribute has a value that the rule does not know.
         """
-        rule = self._rules[op.type]
+        rule = self._entries[op.type]
         given = [_operand(b, op, rule, i, x) for i, x in enumerate(operands)]
         attributes = {name: value for name, value in attributes_of(op).items() if name in rule.attributes}
         _check_other_attributes(op, rule.attributes)
         return rule.function(b, *given, **attributes)
 
-    def _insert(self, op: str, rule: _Bound) -> None:
-        if op in self._rules:
-            raise TypeError(f"{op} has two rules")
-        self._rules[op] = rule
 
-
-class FoldTable:
-    """How ops on known integers are computed, by op type."""
-
-    def __init__(self) -> None:
-        self._folds: dict[str, tuple[Fold, tuple[str, ...]]] = {}
+class FoldTable(_Table[tuple[Fold, tuple[str, ...]]]):
+    """How ops on known integers are computed, by op type, with the attributes that each takes."""
 
     def fold(self, *ops: str) -> Callable[[Fold], Fold]:
         """Register the decorated function for each op type."""
@@ -136,9 +141,7 @@ class FoldTable:
             parameters = inspect.signature(function).parameters.values()
             names = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
             for op in ops:
-                if op in self._folds:
-                    raise TypeError(f"{op} has two folds")
-                self._folds[op] = (function, names)
+                self._insert(op, (function, names))
             return function
 
         return register
@@ -148,15 +151,9 @@ class FoldTable:
         for op, entry in table.items():
             self.fold(op)(partial(function, entry))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._folds)
-
-    def __contains__(self, op: object) -> bool:
-        return op in self._folds
-
     def __call__(self, op: tf.Operation, operands: Sequence[Any]) -> Any:
         """Return the results of an op, or None where they cannot be told."""
-        function, names = self._folds[op.type]
+        function, names = self._entries[op.type]
         given = attributes_of(op)
         return function(*operands, **{name: given[name] for name in names})
 

@@ -1,0 +1,136 @@
+"""What TF-TRT's converter is told: precisions, profile strategies, and limits, under the names that it has for them."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DEFAULT_TRT_CONVERSION_PARAMS",
+    "DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES",
+    "PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE",
+    "PROFILE_STRATEGY_OPTIMAL",
+    "PROFILE_STRATEGY_RANGE",
+    "PROFILE_STRATEGY_RANGE_OPTIMAL",
+    "TrtConversionParams",
+    "TrtPrecisionMode",
+    "check_params",
+    "check_strategy",
+    "supported_profile_strategies",
+]
+
+import sys
+from typing import Any, NamedTuple
+
+from trt_backend.debug import log
+from trt_backend_tf.version_1 import refuse_parameters
+
+PROFILE_STRATEGY_RANGE = "Range"
+PROFILE_STRATEGY_OPTIMAL = "Optimal"
+PROFILE_STRATEGY_RANGE_OPTIMAL = "Range+Optimal"
+PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE = "ImplicitBatchModeCompatible"
+
+DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES = sys.maxsize - 512
+"""TF-TRT's default with TensorRT 8.4 and later: no limit of ours."""
+
+
+def supported_profile_strategies() -> list[str]:
+    """Return the names of the profile strategies."""
+    return [
+        PROFILE_STRATEGY_RANGE,
+        PROFILE_STRATEGY_OPTIMAL,
+        PROFILE_STRATEGY_RANGE_OPTIMAL,
+        PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE,
+    ]
+
+
+class TrtPrecisionMode:
+    """The names of the precisions."""
+
+    FP32 = "FP32"
+    FP16 = "FP16"
+    INT8 = "INT8"
+    BF16 = "BF16"
+
+    @staticmethod
+    def supported_precision_modes() -> list[str]:
+        """Return the names, in upper case and in lower case."""
+        modes = [
+            TrtPrecisionMode.FP32,
+            TrtPrecisionMode.FP16,
+            TrtPrecisionMode.INT8,
+            TrtPrecisionMode.BF16,
+        ]
+        return modes + [mode.lower() for mode in modes]
+
+
+class _Params(NamedTuple):
+    max_workspace_size_bytes: int
+    precision_mode: str
+    minimum_segment_size: int
+    maximum_cached_engines: int
+    use_calibration: bool
+    allow_build_at_runtime: bool
+
+
+class TrtConversionParams(_Params):
+    """The parameters of a conversion.
+
+    Attributes:
+        max_workspace_size_bytes: the most GPU memory that a kernel of TensorRT may use.
+        precision_mode: one of `TrtPrecisionMode.supported_precision_modes()`.
+        minimum_segment_size: the fewest ops that become an engine; -1 converts nothing.
+        maximum_cached_engines: how many engines an op keeps.
+        use_calibration: INT8 only: whether `convert()` collects ranges. Without, a model's own quantization is all there is.
+        allow_build_at_runtime: whether a loaded model may build the engines that it lacks.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        max_workspace_size_bytes: int = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
+        precision_mode: str = TrtPrecisionMode.FP32,
+        minimum_segment_size: int = 3,
+        maximum_cached_engines: int = 1,
+        use_calibration: bool = True,
+        allow_build_at_runtime: bool = True,
+        **removed: Any,
+    ) -> TrtConversionParams:
+        """Return the parameters (TypeError for those of older TF-TRTs, with what to do instead)."""
+        refuse_parameters(removed, "TrtConversionParams")
+        return super().__new__(
+            cls,
+            max_workspace_size_bytes,
+            precision_mode,
+            minimum_segment_size,
+            maximum_cached_engines,
+            use_calibration,
+            allow_build_at_runtime,
+        )
+
+    def _replace(self, **values: Any) -> TrtConversionParams:
+        return TrtConversionParams(**{**self._asdict(), **values})
+
+
+DEFAULT_TRT_CONVERSION_PARAMS = TrtConversionParams()
+
+
+def check_params(params: TrtConversionParams) -> None:
+    """Raise ValueError for an illegal value, with the legal ones."""
+    modes = TrtPrecisionMode.supported_precision_modes()
+    if params.precision_mode not in modes:
+        raise ValueError(
+            f"precision mode '{params.precision_mode}' is not supported.It should be one of {modes}"
+        )
+    if params.minimum_segment_size <= 0 and params.minimum_segment_size != -1:
+        raise ValueError("minimum segment size should be positive or -1 (to disable main graph conversion).")
+
+
+def check_strategy(strategy: str) -> None:
+    """Raise ValueError for an unknown strategy, with the known ones."""
+    legal = supported_profile_strategies()
+    if strategy.lower() not in [name.lower() for name in legal]:
+        raise ValueError(f"profile_strategy '{strategy}' is not supported. It should be one of {legal}")
+    if strategy == PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE:
+        log.warning(
+            "ImplicitBatchModeCompatible strategy is deprecated, and using it may result in errors during engine "
+            "building. Please consider using a different profile strategy."
+        )
