@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -256,12 +258,23 @@ def test_a_graph_works_on_memory_of_its_own_and_hands_the_outputs_over(driver: l
     graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
     graphs.run(shapes, [10], [20], host)
     assert engine.runs == [([1000], [1100], 70)] * 2, "once to settle, once captured, on a stream of its own"
-    settled = [("wait", 1), ("copy", 1000, 10, 24, 70), ("copy", 20, 1100, 24, 70), ("wait", 70)]
+    settled = [("wait", 1), ("copy", 1000, 10, 24, 70), ("wait", 1), ("copy", 20, 1100, 24, 70), ("wait", 70)]
     assert driver == [*settled, ("move", 10, 1000), ("move", 1100, 20), ("launch", "graph 70", 1)]
     driver.clear()
     graphs.run(shapes, [11], [21], host)
     assert driver == [("move", 11, 1000), ("move", 1100, 21), ("launch", "graph 70", 1)]
     assert len(engine.runs) == 2
+
+
+def test_a_graph_does_not_keep_its_first_caller(driver: list[tuple[Any, ...]]) -> None:
+    """Whose host knows all arguments of that call."""
+    graph, host = _graph(), Stand(1)
+    graphs = CudaGraphEngine(Recorder(), graph)
+    graphs.run(call_shapes(graph, {"n": 2}), [10], [20], host)
+    alive = weakref.ref(host)
+    del host
+    gc.collect()
+    assert alive() is None
 
 
 def test_a_failed_capture_leaves_no_context_behind(driver: list[tuple[Any, ...]]) -> None:

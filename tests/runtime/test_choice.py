@@ -9,6 +9,19 @@ from trt_backend.report import RegionRecord
 from trt_backend.runtime.choice import Choice
 
 
+def test_what_cannot_be_timed_is_served_by_its_engine() -> None:
+    """The call has its answer; a native run that finds no memory is not the caller's business, now or later."""
+    record = RegionRecord("region", "test", "none")
+    choice = Choice(record, lambda: None)
+
+    def no_memory() -> None:
+        raise MemoryError("none left")
+
+    choice.measure((1,), lambda: None, no_memory)
+    assert choice.native_is_faster((1,)) is False
+    assert record.reason is None
+
+
 def test_the_faster_one_is_remembered_for_each_signature() -> None:
     record = RegionRecord("region", "test", "none")
     waits: list[None] = []

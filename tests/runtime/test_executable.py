@@ -12,7 +12,7 @@ import pytest
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host, LazyEngine
 from trt_backend.engine.profile import EVERYTHING, Profile
-from trt_backend.errors import BuildError, OutOfMemoryError, ReasonKind, RunError, UnsupportedError
+from trt_backend.errors import BuildError, OutOfMemoryError, Reason, ReasonKind, RunError, UnsupportedError
 from trt_backend.report import RegionRecord
 from trt_backend.runtime import executable as executable_module
 from trt_backend.runtime.executable import Executable
@@ -152,6 +152,33 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
     monkeypatch.setattr(executable_module, "monotonic", lambda: now[0])
     return now
+
+
+def test_calls_that_lack_memory_together_pause_once(clock: list[float]) -> None:
+    """The next try is a minute later, however many threads failed; a late one does not undo it."""
+    region, record = executable(Doubler)
+    barrier = Barrier(8)
+
+    def fail(engine: Engine, arguments: Sequence[Any]) -> tuple[str, int]:
+        barrier.wait(timeout=30)
+        raise OutOfMemoryError("none left")
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda i: region.call(fail, native, [i]), range(8)))
+    assert answers == [("native", 2 * i) for i in range(8)]
+    assert record.reason is not None
+    clock[0] += 60
+
+    def fail_late(engine: Engine, arguments: Sequence[Any]) -> tuple[str, int]:
+        region._give_up(Reason(ReasonKind.OUT_OF_MEMORY, "x", "another call's"), engine)
+        assert region.call(on_engine, native, [1]) == ("native", 2)
+        clock[0] += 120
+        assert region.call(on_engine, native, [1]) == ("engine", 2), "built again"
+        raise OutOfMemoryError("none left")
+
+    assert region.call(fail_late, native, [1]) == ("native", 2)
+    assert record.reason is None
+    assert region.call(on_engine, native, [1]) == ("engine", 2)
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("none left"), MemoryError("none left")])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
+from tf_checks import convert_function
 
 from trt_backend_tf import engine_op
 from trt_backend_tf import trt_convert as trt
@@ -34,3 +36,15 @@ def test_loading_again_and_again_leaves_nothing_behind(tmp_path: Path) -> None:
         functions = len(eager_context.context().list_function_names())
         left.append((functions, len(engine_op._kernels), len(engine_op._segments)))
     assert len(set(left[1:])) == 1, left
+
+
+def test_another_models_segment_of_the_same_name_is_refused() -> None:
+    """Every process names its first conversion's functions alike, and graphs that are not loaded eagerly keep names."""
+    _, conversion = convert_function(lambda x: tf.nn.relu(x * 2 + 1), [tf.TensorSpec([None, 3])])
+    conversion.function(tf.ones([2, 3]))
+    (node,) = (node for node in conversion.graph_def.node if node.op == "TRTEngineOp")
+    assert engine_op._segment_of(node) is conversion.engines[0]
+    foreign = type(node).FromString(node.SerializeToString())
+    foreign.attr[engine_op._GRAPH].s = b"of another process"
+    with pytest.raises(RuntimeError, match="another model's"):
+        engine_op._segment_of(foreign)

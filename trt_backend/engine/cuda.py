@@ -130,9 +130,9 @@ def make_current(context: Any) -> None:
 
 
 def read(address: int, byte_count: int, stream: int) -> npt.NDArray[np.uint8]:
-    """Return a copy of device memory, after all that was queued on the stream."""
+    """Return a copy of device memory, after all that was queued, by any stream."""
     host = np.empty(byte_count, np.uint8)
-    synchronize(stream)
+    synchronize_all()
     _call(_driver.cuMemcpyDtoH(host.ctypes.data, address, byte_count))
     return host
 
@@ -245,15 +245,17 @@ def capture(work: Callable[[], None], stream: Stream) -> Graph:
     """
     collects = gc.isenabled()
     gc.disable()
-    mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    _call(_driver.cuStreamBeginCapture(stream.handle, mode))
     try:
-        work()
+        mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        _call(_driver.cuStreamBeginCapture(stream.handle, mode))
+        try:
+            work()
+        finally:
+            captured = _driver.cuStreamEndCapture(stream.handle)
     finally:
-        status, graph = _driver.cuStreamEndCapture(stream.handle)
         if collects:
             gc.enable()
-    return Graph(_call((status, graph)))
+    return Graph(_call(captured))
 
 
 def launch(graph: Graph, stream: int) -> None:

@@ -16,7 +16,7 @@ __all__ = ["CudaGraphEngine", "StreamedEngine"]
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
@@ -47,15 +47,17 @@ class CudaGraphEngine:
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue the graph on the host's stream."""
-        with self._lock:  # threads that share a stream share its graph, whose copies belong together
+        with (
+            self._lock,
+            host.turn,
+        ):  # threads that share a stream share its graph, whose copies belong together
             key = shapes, host.stream
             captured = self._captured.get(key)
             if captured is None:
                 captured = self._captured[key] = self._capture(shapes, inputs, outputs, host)
                 self._make_room()
             self._captured.move_to_end(key)
-            with host.turn:
-                captured.run(inputs, outputs, host.stream)
+            captured.run(inputs, outputs, host.stream)
 
     def _make_room(self) -> None:
         while len(self._captured) > _MOST:
@@ -74,45 +76,49 @@ class CudaGraphEngine:
         own_inputs, own_outputs = own[: len(inputs)], own[len(inputs) :]
         copied_inputs = [i for i, count in enumerate(byte_counts[: len(inputs)]) if count]
         copied_outputs = [i for i, count in enumerate(byte_counts[len(inputs) :]) if count]
+        inputs, outputs = list(inputs), list(outputs)  # asked for now: the framework may queue a copy of one
         stream = cuda.Stream()
-        lender = _Lender(host, stream.handle, host.scratch)
+        lender = _Lender(host, stream.handle)
 
-        def run(lender: _Lender) -> None:
+        def run() -> None:
             for i in copied_inputs:
                 cuda.copy_async(own_inputs[i], inputs[i], byte_counts[i], stream.handle)
             self._engine.run(shapes, own_inputs, own_outputs, lender)
             for i in copied_outputs:
                 cuda.copy_async(outputs[i], own_outputs[i], byte_counts[len(inputs) + i], stream.handle)
 
-        # What TensorRT does once, at a context's first run, cannot be captured. This run is not on the caller's stream:
-        # whatever others queue there meanwhile uses that stream's scratch memory.
-        cuda.synchronize(host.stream)
+        cuda.synchronize(host.stream)  # on which whoever had our memory before may still use it
         try:
-            run(_Lender(host, stream.handle, host.allocate))
+            run()  # what TensorRT does once, at a context's first run, cannot be captured
             cuda.synchronize(stream.handle)
-            graph = cuda.capture(lambda: run(lender), stream)
+            graph = cuda.capture(run, stream)
         except BaseException:
+            cuda.synchronize(stream.handle)  # which may still write to memory that goes back now
             self._engine.forget(stream.handle)
             raise
         found = {(copy.source, copy.target): copy for copy in graph.copies()}
         fetches = [(i, found[inputs[i], own_inputs[i]]) for i in copied_inputs]
         stores = [(i, found[own_outputs[i], outputs[i]]) for i in copied_outputs]
-        return _Captured(graph, fetches, stores, memory, stream, lender)
+        return _Captured(graph, fetches, stores, [*memory, *lender.memory], stream)
 
 
 class _Lender:
-    """The caller's host on the stream of a capture; it keeps the scratch memory that it lent."""
+    """The caller's host on the stream of a capture.
 
-    def __init__(self, host: Host, stream: int, scratch: Callable[[int], Memory]) -> None:
+    It lends the scratch memory of the caller's stream, whose turn it is, and the same again: a capture allocates nothing.
+    """
+
+    def __init__(self, host: Host, stream: int) -> None:
         self._host = host
-        self._scratch = scratch
         self.stream = stream
         self.turn = Lock()
         self.memory: list[Memory] = []
 
     def scratch(self, byte_count: int) -> Memory:
-        self.memory.append(self._scratch(byte_count))
-        return self.memory[-1]
+        if not self.memory:
+            self.memory.append(self._host.scratch(byte_count))
+            cuda.synchronize(self._host.stream)  # see `_capture`
+        return self.memory[0]
 
     def allocate(self, byte_count: int) -> Memory:
         return self._host.allocate(byte_count)
@@ -135,7 +141,6 @@ class _Captured:
     stores: list[tuple[int, cuda.GraphCopy]]
     memory: list[Memory]
     stream: cuda.Stream
-    lender: _Lender
 
     def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: int) -> None:
         for i, copy in self.fetches:

@@ -48,7 +48,8 @@ class Executable:
         engine = self._engine or self._first_engine()
         if engine is not None:
             self._contain(
-                lambda: _unless_not_ready(lambda: engine.prepare(shapes, inputs, host), []), self._give_up
+                lambda: _unless_not_ready(lambda: engine.prepare(shapes, inputs, host), []),
+                lambda reason: self._give_up(reason, engine),
             )
 
     def call_natively(self, native: Callable[..., R], arguments: Sequence[Any]) -> R:
@@ -82,9 +83,9 @@ class Executable:
             answer = self.call_natively(native, arguments)
         finally:
             for begin in builds:
-                self._contain(begin, self._give_up)
+                self._contain(begin, lambda reason: self._give_up(reason, engine))
         for reason in failures:
-            self._give_up(reason)
+            self._give_up(reason, engine)
         return answer
 
     def _contain(self, attempt: Callable[[], R], failed: Callable[[Reason], None]) -> R | None:
@@ -101,12 +102,14 @@ class Executable:
         reason = self._record.reason
         return reason is None or (reason.kind is ReasonKind.OUT_OF_MEMORY and monotonic() >= self._retry_at)
 
-    def _give_up(self, reason: Reason) -> None:
+    def _give_up(self, reason: Reason, engine: LazyEngine | None = None) -> None:
+        if self._engine is not engine:  # another thread's call has given it up
+            return
+        self._engine = None
         if reason.kind is ReasonKind.OUT_OF_MEMORY:
             self._retry_at = monotonic() + self._pause
             self._pause *= 2
         self._record.reason = reason
-        self._engine = None
 
 
 def _unless_not_ready(attempt: Callable[[], R], builds: list[Callable[[], None]]) -> R | None:

@@ -111,6 +111,7 @@ class EngineSegment:
         self._graph = graph
         self.record = record
         self.name = node.name.rpartition("/")[2]  # TensorFlow puts callers' names before it
+        self.graph_identity = node.attr[_GRAPH].s
         self.identity = f"{node.attr[_GRAPH].s.decode()}/{self.name}"
         self.shipped = ShippedEngine()
         self.calibration = _calibration_of(node)
@@ -295,6 +296,8 @@ def _segment_of(node: node_def_pb2.NodeDef) -> EngineSegment:
     name = node.attr["segment_func"].func.name
     with _lock:
         segment = _segments.get(name)
+        if segment is not None and segment.graph_identity != node.attr[_GRAPH].s:
+            raise RuntimeError(f"{name} is another model's in this process")
         if segment is None:
             graph = _graph_of(node)
             record = RegionRecord(

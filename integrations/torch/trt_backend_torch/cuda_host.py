@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["CudaHost", "ScratchPool", "scratch_pool"]
 
+import importlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 
-from trt_backend.engine import cuda
 from trt_backend.errors import OutOfMemoryError
 
 
@@ -37,6 +37,8 @@ class ScratchPool:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        # By name: the driver's bindings come with TensorRT, and most machines have neither.
+        self._cuda = importlib.import_module("trt_backend.engine.cuda")
         self._blocks: dict[int, TensorMemory] = {}
         self._turns: dict[int, threading.Lock] = {}
         self._threads = threading.local()
@@ -44,7 +46,7 @@ class ScratchPool:
     def enter(self) -> None:
         """Give the calling thread the device's context, where it is new: the driver's calls need one."""
         if not hasattr(self._threads, "entered"):
-            cuda.use_device(self.device.index)
+            self._cuda.use_device(self.device.index)
             self._threads.entered = True
 
     def turn(self, stream: int) -> threading.Lock:
@@ -53,12 +55,7 @@ class ScratchPool:
         return turn if turn is not None else self._turns.setdefault(stream, threading.Lock())
 
     def block(self, stream: int, byte_count: int) -> TensorMemory:
-        """Return memory for what is queued on the current stream next.
-
-        The caller's own CUDA graph keeps what it was captured with: that is memory of its own, never the shared block.
-        """
-        if torch.cuda.is_current_stream_capturing():
-            return TensorMemory.of(byte_count, self.device)
+        """Return memory for what is queued on the current stream next."""
         block = self._blocks.get(stream)
         if block is None or block.tensor.numel() < byte_count:
             block = self._blocks[stream] = TensorMemory.of(byte_count, self.device)

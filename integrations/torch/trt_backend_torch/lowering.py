@@ -90,14 +90,18 @@ def _check_tensors(node: fx.Node, device: str) -> None:
     if is_random(node):
         raise UnsupportedError("its numbers must come from the framework's generator", ReasonKind.RANDOM)
     skipped = (0,) if node.target is _CAT else None
+    devices: set[torch.device] = set()
     for place in (*node.all_input_nodes, node):
         for tensor in _used_outputs(place):
             number = place is not node and tensor.dim() == 0  # which the call brings to the device
             if tensor.device.type != device and not number:
                 raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
+            devices |= set() if number else {tensor.device}
             type = tensor_type(tensor)
             if 0 in type.shape and (type.shape != skipped or place is node):
                 raise UnsupportedError(f"{type} has no elements", ReasonKind.EMPTY)
+    if len(devices) > 1:
+        raise UnsupportedError(f"on {' and '.join(sorted(map(str, devices)))}", ReasonKind.DEVICE)
 
 
 def _used_outputs(node: fx.Node) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host, call_shapes
-from trt_backend.errors import OutOfMemoryError, UnsupportedError
+from trt_backend.errors import OutOfMemoryError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
@@ -103,7 +103,7 @@ def lower_region(
         border: the element types that stand for others in the engine's inputs and outputs.
 
     Raises:
-        UnsupportedError: a symbolic size of the region is none of its inputs'.
+        UnsupportedError: a symbolic size of the region is none of its inputs', or it has tensors on several GPUs.
     """
     b = Lowering(name)
     env: Environment = {}
@@ -122,6 +122,11 @@ def lower_region(
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     outputs = tuple(env[node] if is_size(node) else _Layout.of(node.meta["val"]) for node in results)
+    layouts = [place.layout for place in inputs] + [
+        layout for layout in outputs if isinstance(layout, _Layout)
+    ]
+    if len({layout.device for layout in layouts if layout.device.type == "cuda"}) > 1:
+        raise UnsupportedError("its tensors are on several GPUs", ReasonKind.DEVICE)
     tensors = [node for node in results if not is_size(node)]
     dense = [_dense_output(b, env[node], node.meta["val"]) for node in tensors]
     graph = b.build([b.cast(value, border(value.dtype)) for value in dense])
@@ -130,6 +135,9 @@ def lower_region(
 
 class RegionCall:
     """Calls a region's engine on torch tensors, or the region's own FX graph.
+
+    What goes into the caller's own CUDA graph is native: that graph outlives engines, and reads the weights as they are
+    when it is replayed.
 
     Args:
         region: the lowered region.
@@ -172,6 +180,8 @@ class RegionCall:
             return self._call(arguments)
 
     def _call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        if self._device is not None and torch.cuda.is_current_stream_capturing():
+            return self._executable.call_natively(self._native, arguments)
         if self._choice is None:
             return self._executable.call(self._run, self._native, arguments)
         sizes = self._sizes(arguments)
