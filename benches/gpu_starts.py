@@ -87,7 +87,7 @@ def main() -> None:
         "They count from after `import trt_backend_torch`, with the model on the device, and include what is imported later.",
         "\n".join(lines),
     ]
-    arguments.out.write_text("\n\n".join(page) + "\n")
+    arguments.out.write_text("\n\n".join(page) + "\n", encoding="utf-8")
     print(f"wrote {arguments.out}")
 
 
