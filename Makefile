@@ -17,7 +17,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 # More arguments for pytest: `make test ARGS="-k partition -x"`.
 ARGS ?=
 
-.PHONY: help setup demo test test-tf test-gpu golden lint format types contract check bench bench-tf bench-gpu clean
+.PHONY: help setup demo test test-torch test-tf test-gpu golden lint format types contract check bench bench-tf bench-gpu clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -42,6 +42,17 @@ demo: setup ## Semantic search with a pretrained MiniLM, and a converted SavedMo
 
 test: setup ## Run every test that needs no GPU (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -m "not gpu" --timeout=600 -n auto --dist worksteal $(ARGS)
+
+# `make test-torch TORCH=2.10`: an environment of its own for each version, without TensorRT. PyPI's torch for Linux brings CUDA's
+# libraries, 7 GB in all: point pip at PyTorch's CPU wheels first if you do not want them.
+TORCH ?= 2.10
+TORCH_VENV := .venv-torch$(TORCH)
+
+test-torch: ## Run the torch tests, less those of OpInfo, on another torch, in an environment of its own (TORCH=2.10)
+	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	@$(TORCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-input -e . 'torch==$(TORCH).*' \
+		'hypothesis>=6.100' 'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'transformers>=4.48'
+	$(TORCH_VENV)/bin/python -m pytest --timeout=600 -n auto --dist worksteal --ignore tests/torch/test_opinfo.py tests/torch $(ARGS)
 
 # `make test-tf TF=2.16`: an environment of its own for each version (Python 3.11 or 3.12 for 2.16 and 2.18).
 TF ?= 2.18

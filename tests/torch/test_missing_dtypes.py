@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch_checks import assert_same, compile_trt
 
-from tensorrt_checks import AheadOfTime
-
 pytest.importorskip("tensorrt_rtx")
 
 import trt_backend_torch.backend
+from tensorrt_checks import AheadOfTime
 from trt_backend.emit.tensorrt import support
 from trt_backend.emit.tensorrt.stacks import stack_of
 from trt_backend.errors import Reason, ReasonKind

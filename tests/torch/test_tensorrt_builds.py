@@ -11,12 +11,12 @@ import torch
 from torch_checks import assert_close
 
 import models
-from tensorrt_checks import AheadOfTime
 
 pytest.importorskip("tensorrt_rtx")
 
 import trt_backend.compile
 import trt_backend_torch.backend
+from tensorrt_checks import AheadOfTime
 from trt_backend.errors import NotReadyError
 from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
 from trt_backend.ir.types import DType

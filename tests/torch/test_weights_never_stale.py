@@ -321,6 +321,7 @@ UPDATES |= {
     "DDP and AdamW": ddp_step,
     "ZeRO-1": zero_step,
 }
+SWAPPED = {"load_state_dict, swapping", "swap_tensors"}
 DISTRIBUTED = {name for name in UPDATES if name.startswith(("dist.", "DDP", "ZeRO"))}
 ON_THE_CPU = {
     "numpy alias": "NumPy sees no memory of a GPU",
@@ -381,6 +382,8 @@ def prepared(name: str, request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_next_call_uses_the_new_weights(name, request, report):
+    if name in SWAPPED and torch.__version__ < "2.11":
+        pytest.skip("before torch 2.11 dynamo keeps weak references to weights, which prevent swaps")
     model, x = prepared(name, request), x54()
     compiled = compile_trt(model, options=silent_writes() if is_silent(name) else None)
 

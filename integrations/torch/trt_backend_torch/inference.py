@@ -26,6 +26,7 @@ from trt_backend_torch.aliases import mark_shared_views
 from trt_backend_torch.fx import is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, runner, split
 from trt_backend_torch.lowering import unsupported
+from trt_backend_torch.promises import mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
 from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
 from trt_backend_torch.weights import WeightWatch
@@ -158,6 +159,7 @@ def partition_only(
 ) -> Partition[fx.Node]:
     """Partition an inference graph and note in `record` what would run where, and why."""
     mark_shared_views(graph)
+    mark_mistyped(graph)
     convert_scalars(graph)
     mark_numbers(graph)
     move_scalars(graph)

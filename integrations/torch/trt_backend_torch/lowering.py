@@ -24,6 +24,7 @@ from trt_backend_torch.decompositions import decompose
 from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
 from trt_backend_torch.lower import RULES
 from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.promises import MISTYPED
 from trt_backend_torch.types import DTYPES, dim_of, tensor_type
 
 _CAT = torch.ops.aten.cat.default
@@ -87,6 +88,8 @@ def _check_tensors(node: fx.Node, device: str) -> None:
     """Refuse what no rule could make right, whatever the op."""
     if SHARED in node.meta:
         raise UnsupportedError("its result shares memory with another one")
+    if MISTYPED in node.meta:
+        raise UnsupportedError("torch promises it another type than it has")
     if is_random(node):
         raise UnsupportedError("its numbers must come from the framework's generator", ReasonKind.RANDOM)
     skipped = (0,) if node.target is _CAT else None
