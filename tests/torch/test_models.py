@@ -44,13 +44,15 @@ def test_answers_as_eager(name, batches, compile_trt, report):
 
 
 def test_an_lstm_as_dynamo_treats_it_by_default(compile_trt, report):
-    """No graph, no region, nothing to report, eager's answer."""
+    """It is in no graph, and the answer is eager's."""
     model, make_inputs = models.lstm()
     compiled = compile_trt(model)
     with torch.no_grad():
         assert_close(compiled(*make_inputs(2)), model(*make_inputs(2)))
-    assert graphs_compiled() == 0
-    assert report.total("engine_calls") == report.total("native_calls") == 0
+    if graphs_compiled():  # torch 2.15 leaves out the LSTM alone; 2.13 all of a model that calls one
+        report.engines_ran(calls=2, share=1)
+    else:
+        assert report.total("engine_calls") == report.total("native_calls") == 0
 
 
 @pytest.mark.parametrize("name", ["bert-sdpa", "resnet"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = [
     "BACKEND",
+    "BEFORE_TORCH_2_10",
     "BEFORE_TORCH_2_13",
     "KINDS",
     "ON_TRT",
@@ -67,6 +68,7 @@ KINDS = {
 RTOL = {"cpu": 1e-4, "cuda": 1e-3}
 """Of whole models in float32, without TF32."""
 
+BEFORE_TORCH_2_10 = torch.__version__ < "2.10"
 BEFORE_TORCH_2_13 = torch.__version__ < "2.13"
 """TorchVersion compares versions; those of GPU machines are older than the one that we test on the CPU."""
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from harness import Case, Function, check, each, lower, operations, overloads, randn, refusal, trace
 from torch import Tensor
+from torch_checks import BEFORE_TORCH_2_10
 
 from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
 from trt_backend.ir.reference import evaluate
@@ -128,10 +129,12 @@ STATIC: dict[str, Case] = {
 }
 
 CASES = PRODUCTS | CONVOLUTIONS | ATTENTIONS
+# Before torch 2.10 nothing says that the channels of a transposed convolution in one dimension are the kernel's.
+DYNAMIC = [name for name in CASES if not (BEFORE_TORCH_2_10 and name == "transposed 1d")]
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@each(CASES | STATIC, dynamic=CASES)
+@each(CASES | STATIC, dynamic=DYNAMIC)
 def test_agrees(function: Function, inputs: tuple[Tensor, ...], dynamic: bool) -> None:
     check(function, *inputs, dynamic=dynamic)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from harness import Case, Function, check, each, overloads, randn, refusal, trace
 from torch import Tensor
 
-from trt_backend_torch.decompositions import decompose
+from trt_backend_torch.decompositions import _table, decompose
 from trt_backend_torch.lower import RULES
 
 _aten = torch.ops.aten
@@ -45,8 +45,13 @@ def test_the_cases_have_no_rule(case: Case) -> None:
     assert overloads([case]) - set(RULES)
 
 
-def test_a_decomposition_that_looks_at_a_size_is_refused() -> None:
-    assert refusal(lambda x: F.channel_shuffle(x, 2), _X, dynamic=True).op == "aten.channel_shuffle.default"
+def test_a_decomposition_that_looks_at_a_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def addr(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return x + torch.outer(a, b) if x.shape[0] > 5 else torch.outer(a, b) + x
+
+    assert len(_M) == 6
+    monkeypatch.setitem(_table(), _aten.addr.default, addr)
+    assert refusal(torch.addr, *CASES["addr"][1], dynamic=True).op == "aten.addr.default"
 
 
 def test_an_op_that_torch_does_not_decompose_is_refused() -> None:

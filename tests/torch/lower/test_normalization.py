@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from harness import Case, Function, check, each, on_each, operations, overloads, randn, refusal
 from torch import Tensor
+from torch_checks import BEFORE_TORCH_2_10
 
 from trt_backend.errors import ReasonKind
 from trt_backend.ir.ops.elementwise import BatchNorm
@@ -69,7 +70,7 @@ REFUSED: dict[str, tuple[Case, ReasonKind]] = {
             lambda x, m, v: _aten.native_batch_norm(x, None, None, m, v, True, 0.1, 1e-3)[0],
             (IMAGES, randn(4), randn(4).abs()),
         ),
-        ReasonKind.UNSUPPORTED,
+        ReasonKind.NO_RULE if BEFORE_TORCH_2_10 else ReasonKind.UNSUPPORTED,  # it was traced as another op
     ),
 }
 
