@@ -43,12 +43,12 @@ demo: setup ## Semantic search with a pretrained MiniLM, and a converted SavedMo
 test: setup ## Run every test that needs no GPU (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -m "not gpu" --timeout=600 -n auto --dist worksteal $(ARGS)
 
-# `make test-torch TORCH=2.10`: an environment of its own for each version, without TensorRT. PyPI's torch for Linux brings CUDA's
+# `make test-torch TORCH=2.9`: an environment of its own for each version, without TensorRT. PyPI's torch for Linux brings CUDA's
 # libraries, 7 GB in all: point pip at PyTorch's CPU wheels first if you do not want them.
-TORCH ?= 2.10
+TORCH ?= 2.9
 TORCH_VENV := .venv-torch$(TORCH)
 
-test-torch: ## Run the torch tests, less those of OpInfo, on another torch, in an environment of its own (TORCH=2.10)
+test-torch: ## Run the torch tests, less those of OpInfo, on another torch, in an environment of its own (TORCH=2.9)
 	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	@$(TORCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-input -e . 'torch==$(TORCH).*' \
 		'hypothesis>=6.100' 'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'transformers>=4.48'

@@ -97,7 +97,7 @@ def _convolution(
     if not 1 <= rank <= 3:
         raise UnsupportedError(f"engines convolve over 1 to 3 dimensions, not {rank}")
     b.static("the window of the convolution", *weight.shape[2:])
-    b.static("the channels of the convolution", input.shape[1])
+    b.static("the channel count of the convolution", input.shape[1])
 
     def spatial(what: str, sizes: Sequence[DimLike]) -> tuple[int, ...]:
         static = b.static(what, *sizes)
