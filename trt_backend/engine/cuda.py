@@ -129,7 +129,7 @@ def make_current(context: Any) -> None:
     _call(_driver.cuCtxSetCurrent(context))
 
 
-def read(address: int, byte_count: int, stream: int) -> npt.NDArray[np.uint8]:
+def read(address: int, byte_count: int) -> npt.NDArray[np.uint8]:
     """Return a copy of device memory, after all that was queued, by any stream."""
     host = np.empty(byte_count, np.uint8)
     synchronize_all()

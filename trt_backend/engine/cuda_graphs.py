@@ -47,10 +47,8 @@ class CudaGraphEngine:
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue the graph on the host's stream."""
-        with (
-            self._lock,
-            host.turn,
-        ):  # threads that share a stream share its graph, whose copies belong together
+        # Threads that share a stream share its graph, whose copies belong together.
+        with self._lock, host.turn:
             key = shapes, host.stream
             captured = self._captured.get(key)
             if captured is None:

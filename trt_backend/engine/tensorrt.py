@@ -66,8 +66,8 @@ class TensorRTProvider:
         )
 
     def read(self, address: int, byte_count: int, stream: int) -> Buffer:
-        """Return a copy of the memory."""
-        return cuda.read(address, byte_count, stream)
+        """Return a copy of the memory, after all that any stream was to write there."""
+        return cuda.read(address, byte_count)
 
     def carry(self) -> Callable[[], None]:
         """Return what makes the caller's device another thread's or process's."""
