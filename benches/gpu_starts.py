@@ -51,6 +51,7 @@ class Start:
 
 STARTS = (
     Start("eager", None, {}),
+    Start('`backend="eager"`: dynamo, then eager', "eager", {}),
     Start('`backend="aot_eager"`: dynamo and AOTAutograd, then eager', "aot_eager", {}),
     Start('`backend="trt"`, built at the first call', "trt", {"cuda_graphs": True}, once=True),
     Start('`backend="trt"`, from the engine cache', "trt", {"cuda_graphs": True}, cached=True),

@@ -17,7 +17,7 @@ __all__ = [
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trt_backend.debug import Dump
@@ -45,6 +45,15 @@ class CallShapes:
     symbols: Mapping[str, int]
     inputs: tuple[Sizes, ...]
     outputs: tuple[Sizes, ...]
+    _parts: dict[Sizes, CallShapes] = field(default_factory=dict[Sizes, "CallShapes"], init=False, repr=False)
+
+    def part(self, inputs: tuple[int, ...]) -> CallShapes:
+        """Return the shapes of the inputs at these positions, and of all outputs; one object each time."""
+        found = self._parts.get(inputs)
+        if found is None:
+            shapes = CallShapes(self.symbols, tuple(self.inputs[i] for i in inputs), self.outputs)
+            found = self._parts.setdefault(inputs, shapes)
+        return found
 
 
 def call_shapes(graph: Graph, symbols: Mapping[str, int]) -> CallShapes:

@@ -20,7 +20,6 @@ __all__ = ["WeightSets"]
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import xxhash
@@ -62,7 +61,7 @@ class WeightSets:
     ) -> None:
         self._graph = graph
         self._frozen = [(i, graph.inputs[i].type.byte_count) for i in frozen]
-        self._kept = [i for i in range(len(graph.inputs)) if i not in frozen]
+        self._kept = tuple(i for i in range(len(graph.inputs)) if i not in frozen)
         self._build = build
         self._read = read
         self._capacity = capacity
@@ -74,7 +73,6 @@ class WeightSets:
         self._seen: dict[bytes, None] = {}
         self._calls = 0
         self._last: tuple[object, LazyEngine, bytes] | None = None
-        self._kept_shapes: WeakKeyDictionary[CallShapes, CallShapes] = WeakKeyDictionary()
 
     def run(
         self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
@@ -108,7 +106,7 @@ class WeightSets:
         if engine is None:
             self._live_engine().prepare(shapes, inputs, host)
         else:
-            engine.prepare(self._without_frozen(shapes), (), host)
+            engine.prepare(shapes.part(self._kept), (), host)
 
     def _run_frozen(
         self,
@@ -118,7 +116,7 @@ class WeightSets:
         outputs: Sequence[int],
         host: Host,
     ) -> None:
-        engine.run(self._without_frozen(shapes), [inputs[i] for i in self._kept], outputs, host)
+        engine.run(shapes.part(self._kept), [inputs[i] for i in self._kept], outputs, host)
 
     def _contents(self, inputs: Sequence[int], host: Host) -> list[Buffer]:
         return [self._read(inputs[i], byte_count, host.stream) for i, byte_count in self._frozen]
@@ -167,13 +165,6 @@ class WeightSets:
             if self._live is None:
                 self._live = self._build(self._graph)
             return self._live
-
-    def _without_frozen(self, shapes: CallShapes) -> CallShapes:
-        kept = self._kept_shapes.get(shapes)
-        if kept is None:
-            inputs = tuple(shapes.inputs[i] for i in self._kept)
-            kept = self._kept_shapes[shapes] = CallShapes(shapes.symbols, inputs, shapes.outputs)
-        return kept
 
 
 def _digest(contents: Sequence[Buffer]) -> bytes:

@@ -61,7 +61,8 @@ def split(
     Args:
         gm: the graph; it is left as it was.
         regions: a partition's regions.
-        make_call: from a region's index and its own graph, which returns a tuple, to what is called in its place.
+        make_call: from a region's index and its own graph, which returns a tuple, to what is called in its place, with
+            one sequence of the graph's arguments.
     """
     copies: dict[fx.Node, fx.Node] = {}
     graph = fx.Graph()
@@ -81,7 +82,7 @@ def split(
         symbols = pass_symbols(native, outer.graph.find_nodes(op="placeholder"))
         with outer.graph.inserting_before(module):
             # A function and no module: nn.Module's call costs as much as binding an engine's inputs.
-            call = outer.graph.call_function(make_call(i, native), (*module.args, *symbols))
+            call = outer.graph.call_function(make_call(i, native), ((*module.args, *symbols),))
         module.replace_all_uses_with(call)
         outer.graph.erase_node(module)
     outer.delete_all_unused_submodules()
@@ -102,9 +103,13 @@ def runner(gm: fx.GraphModule) -> Callable[[Sequence[Any]], Any]:
     if len(calls) == 1 and not isinstance(calls[0].target, OpOverload):
         (call,) = calls
         unpacked = {node.args[1]: node for node in _unpackers(call)}
-        if results == [unpacked.get(i) for i in range(len(unpacked))] and len(call.args) > 1:
-            pick = operator.itemgetter(*map(places.index, call.args))
-            return lambda arguments: call.target(*pick(arguments))
+        needed: Any = call.args[0]
+        if results == [unpacked.get(i) for i in range(len(unpacked))]:
+            if list(needed) == places:
+                return call.target
+            if len(needed) > 1:
+                pick = operator.itemgetter(*map(places.index, needed))
+                return lambda arguments: call.target(pick(arguments))
     return lambda arguments: gm.forward(*arguments)
 
 

@@ -147,7 +147,7 @@ def _synchronize() -> None:
 def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[..., Any]:
     """Return a region that always runs natively (FX calls functions, but not a module's bound method)."""
 
-    def run(*arguments: Any) -> Any:
+    def run(arguments: Sequence[Any]) -> Any:
         record.count_native_call()
         return native.forward(*arguments)
 

@@ -172,8 +172,8 @@ class RegionCall:
         same_types = all(place.border is place.layout.dtype for place in region.inputs)
         self._plain = self._device is None and same_types
 
-    def call(self, *arguments: Any) -> tuple[Any, ...]:
-        """Return what the region returns, in memory that nobody else has."""
+    def call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Return what the region returns for its arguments, in memory that nobody else has."""
         if self._device is None or self._device.index == torch.cuda.current_device():
             return self._call(arguments)
         with torch.cuda.device(self._device):
@@ -237,7 +237,7 @@ class RegionCall:
 
     def _sizes(self, arguments: Sequence[Any]) -> Sizes:
         """Return the values of the symbols, by which signatures are told apart."""
-        return tuple(value_of(source, arguments) for _, source in self._sources)
+        return tuple([value_of(source, arguments) for _, source in self._sources])
 
     def _signature(self, arguments: Sequence[Any]) -> _Signature:
         key = self._sizes(arguments)
