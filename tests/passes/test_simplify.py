@@ -137,6 +137,12 @@ MATCHES = {
         "%b = Transpose(%w) {permutation=[0, 1, 3, 2]} : f32[2, 3, 4, 5]",
         "%y = MatrixMultiply(%a, %b) {transpose_a=True, transpose_b=True} : f32[2, 3, 4, 4]",
     ),
+    "attention_open_mask": (
+        "%x: f32[2, 1, 2, 4], %w: f32[2, 1, 2, 4]",
+        "%c = constant [[[[0.0, -0.0], [0.0, 0.0]]]] : f32[1, 1, 2, 2]",
+        "%m = Expand(%c) {shape=[2, 1, 2, 2]} : f32[2, 1, 2, 2]",
+        "%y = Attention(%x, %w, %w, %m) {scale=0.5, causal=False} : f32[2, 1, 2, 4]",
+    ),
 }
 
 # What looks like a match but would change an answer, or the type.
@@ -179,6 +185,11 @@ NO_MATCHES = {
         "%x: f32[4, 5, 6]",
         "%a = Transpose(%x) {permutation=[1, 0, 2]} : f32[5, 4, 6]",
         "%y = MatrixMultiply(%a, %a) {transpose_a=True, transpose_b=False} : f32[5, 6, 6]",
+    ),
+    "attention_mask": (
+        "%x: f32[2, 1, 2, 4], %w: f32[2, 1, 2, 4]",
+        "%c = constant [[[[0.0, -9.0], [0.0, 0.0]]]] : f32[1, 1, 2, 2]",
+        "%y = Attention(%x, %w, %w, %c) {scale=0.5, causal=False} : f32[2, 1, 2, 4]",
     ),
     "reverse": ("%x: f32[4]", "%y = Slice(%x) {start=[3], size=[4], stride=[-1]} : f32[4]"),
     "clip_other_clip": (

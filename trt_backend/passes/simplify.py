@@ -13,7 +13,7 @@ import numpy as np
 from trt_backend.ir.builder import Builder, rebuild
 from trt_backend.ir.graph import Graph, Node, Value
 from trt_backend.ir.ops.base import Op
-from trt_backend.ir.ops.contraction import MatrixMultiply
+from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
 from trt_backend.ir.ops.elementwise import (
     Activation,
     ActivationKind,
@@ -319,6 +319,15 @@ def drop_batch_expands(b: Builder, op: MatrixMultiply, left: Value, right: Value
     return _without_expands(b, op, (left, right), kept=2)
 
 
+def drop_mask(b: Builder, op: Attention, q: Value, k: Value, v: Value, *mask: Value) -> Value | None:
+    """An additive mask of zeros hides nothing (-0.0 and 0.0 have one softmax)."""
+    if not mask:
+        return None
+    inner = _made_by(b, mask[0], Expand)
+    constant = b.constant_of(mask[0] if inner is None else inner[1][0])
+    return None if constant is None or constant.array.any() else b.add(op, q, k, v)
+
+
 def _untransposed(b: Builder, value: Value) -> tuple[Value, bool]:
     inner = _made_by(b, value, Transpose)
     rank = value.type.rank
@@ -328,6 +337,7 @@ def _untransposed(b: Builder, value: Value) -> tuple[Value, bool]:
 
 _REWRITES: dict[type[Op], tuple[Rewrite, ...]] = {
     Activation: (merge_activations,),
+    Attention: (drop_mask,),
     Cast: (remove_cast, merge_casts),
     Concatenation: (remove_concatenation,),
     Elementwise: (remove_neutral, square, drop_expands),
