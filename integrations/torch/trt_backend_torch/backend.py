@@ -22,6 +22,7 @@ from trt_backend.engine.providers import load_provider
 from trt_backend.errors import ProviderUnavailableError
 from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord, Report, open_graph
+from trt_backend_torch.attention import keep_attention
 from trt_backend_torch.gradients import ForwardWatch
 from trt_backend_torch.inference import InferenceGraph, partition_only
 
@@ -140,6 +141,12 @@ def _autograd(
     def compile_backward(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
         return watch.backward(graph, record())
 
-    return aot_autograd(
+    aot = aot_autograd(
         fw_compiler=compile_forward, bw_compiler=compile_backward, inference_compiler=compile_inference
     )
+
+    def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        keep_attention(gm, example_inputs)
+        return aot(gm, example_inputs)
+
+    return compile_graph

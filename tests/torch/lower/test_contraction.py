@@ -16,6 +16,7 @@ from torch_checks import BEFORE_TORCH_2_10
 
 from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
 from trt_backend.ir.reference import evaluate
+from trt_backend_torch.attention import ATTENTION
 from trt_backend_torch.lower.contraction import RULES
 
 _aten = torch.ops.aten
@@ -118,7 +119,20 @@ ATTENTIONS: dict[str, Case] = {
     ),
 }
 
+ATTENTIONS |= {
+    "whole": (lambda q, k, v: ATTENTION(q, k, v, None, True, **_SCALE), _QKV),
+    "whole, mask": (lambda q, k, v, m: ATTENTION(q, k, v, m, **_SCALE), (*_QKV, _mask(5, 7))),
+    "whole, mask bool": (
+        lambda q, k, v, m: ATTENTION(q, k, v, m, **_SCALE),
+        (*_QKV, _mask(2, 1, 5, 7) == 0),
+    ),
+}
+
 STATIC: dict[str, Case] = {
+    "whole, grouped queries": (
+        lambda q, k, v: ATTENTION(q, k, v, enable_gqa=True),
+        (_QKV[0], _QKV[1][:, :2], _QKV[2][:, :2]),
+    ),
     "default scale": (_attend(), _QKV),
     "grouped queries": (_attend(), (_QKV[0], _QKV[1][:, :2], _QKV[2][:, :2])),
     "rank 3": (F.scaled_dot_product_attention, tuple(x[0] for x in _QKV)),

@@ -17,6 +17,8 @@ from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
 from trt_backend.ir.ops.elementwise import ElementwiseKind
+from trt_backend.ir.types import DType
+from trt_backend_torch.attention import ATTENTION
 from trt_backend_torch.lower.context import Lowering, Number
 from trt_backend_torch.lower.rules import RuleTable
 
@@ -153,6 +155,23 @@ def _masked_attention(
     return _attention(b, query, key, value, attn_bias, scale, is_causal=is_causal), *(None,) * 8
 
 
+@RULES.rule(ATTENTION)
+def _whole_attention(
+    b: Lowering,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Value:
+    if attn_mask is not None and attn_mask.dtype is DType.BOOL:
+        attn_mask = b.select(attn_mask, 0.0, -math.inf, query.dtype)
+    mask = None if attn_mask is None else b.cast(attn_mask, query.dtype)
+    return _attention(b, query, key, value, mask, scale, is_causal=is_causal)
+
+
 def _attention(
     b: Lowering,
     query: Value,
@@ -166,8 +185,8 @@ def _attention(
     """Attention; the kernels' other results (log-sum-exp, random states) only training reads: they are no values.
 
     As the IR says, torch counts causal positions from the first of queries and keys, and a query whose keys are all
-    hidden gives zeros. Where a head of k and v serves several of q (grouped queries), it is repeated. Boolean masks
-    never get here: torch makes them additive.
+    hidden gives zeros. Where a head of k and v serves several of q (grouped queries), it is repeated. The kernels'
+    masks are additive: torch makes them so.
     """
     if scale is None:
         (size,) = b.static("the size of a head", query.shape[3])

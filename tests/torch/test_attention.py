@@ -1,0 +1,141 @@
+"""Attention stays one op from the user's call to the engine, whichever kernel torch would have chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch_checks import (
+    ReportChecks,
+    assert_close,
+    assert_runs_as_eager,
+    clone,
+    compile_trt,
+    device,
+    needs_trt,
+)
+
+from models import randn
+from trt_backend_torch.attention import ATTENTION, keep_attention
+
+HEADS, SIZE = 4, 16
+
+
+def qkv(heads: int = HEADS, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = ((2, HEADS, 5, SIZE), (2, heads, 7, SIZE), (2, heads, 7, SIZE))
+    q, k, v = (randn(*shape, seed=i).to(dtype) for i, shape in enumerate(shapes))
+    return q, k, v
+
+
+def around(**options: Any) -> Callable[..., Tensor]:
+    """Attention between ops that engines take, and the reshape that follows it in every model."""
+
+    def call(q: Tensor, k: Tensor, v: Tensor, *mask: Tensor) -> Tensor:
+        y = F.scaled_dot_product_attention(q * 2, k, v, *mask, **options)
+        return y.transpose(1, 2).reshape(2, 5, HEADS * SIZE).relu()
+
+    return call
+
+
+def shown(*shape: int) -> Tensor:
+    """A mask that shows about half, and nothing to one query."""
+    mask = randn(*shape) > 0
+    mask[..., 1, :] = False
+    return mask
+
+
+def additive(*shape: int) -> Tensor:
+    return torch.zeros(shape).masked_fill(~shown(*shape), -torch.inf)
+
+
+CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
+    "plain": (around(), qkv()),
+    "causal": (around(is_causal=True), qkv()),
+    "scale": (around(scale=0.5), qkv()),
+    "grouped queries": (around(enable_gqa=True), qkv(heads=2)),
+    "mask": (around(), (*qkv(), additive(2, 1, 5, 7))),
+    "mask of rank 2": (around(), (*qkv(), additive(5, 7))),
+    "mask bool": (around(), (*qkv(), shown(2, 1, 5, 7))),
+}
+
+
+@needs_trt
+@pytest.mark.parametrize("name", CASES)
+def test_runs_whole(name: str, report: ReportChecks, tmp_path: Path) -> None:
+    function, inputs = CASES[name]
+    with torch.no_grad():
+        assert_runs_as_eager(function, lambda: clone(inputs), options={"dump_dir": str(tmp_path)})
+    report.engines_ran(calls=3, share=1.0, exactly=True)
+    (lowered,) = tmp_path.rglob("*lowered.ir")
+    assert lowered.read_text().count("= Attention(") == 1
+
+
+def keeps(function: Callable[..., Any], *inputs: Tensor) -> bool:
+    """Whether `keep_attention` puts the op into dynamo's graph."""
+    kept: list[bool] = []
+
+    def backend(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        keep_attention(gm, example_inputs)
+        kept.append(bool(gm.graph.find_nodes(op="call_function", target=ATTENTION)))
+        return gm.forward
+
+    torch.compile(function, backend=backend)(*inputs)
+    (answer,) = kept
+    return answer
+
+
+def in_autocast(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with torch.autocast(device(), torch.bfloat16):
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+LEFT: dict[str, Callable[..., Tensor]] = {
+    "rank 3": lambda q, k, v: F.scaled_dot_product_attention(q[0], k[0], v[0]),
+    "dropout": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.5),
+    "autocast in the graph": in_autocast,
+    "vmap": torch.vmap(lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None])),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch has no rule for it under vmap
+@pytest.mark.parametrize("name", LEFT)
+def test_is_left_as_it_is(name: str) -> None:
+    with torch.no_grad():
+        assert not keeps(LEFT[name], *qkv())
+
+
+def test_is_left_where_gradients_are_recorded() -> None:
+    q, k, v = qkv()
+    assert keeps(around(), q, k, v)
+    assert not keeps(around(), q.requires_grad_(), k, v)
+
+
+def test_is_left_under_autocast() -> None:
+    with torch.no_grad(), torch.autocast(device(), torch.bfloat16):
+        assert not keeps(around(), *qkv())
+
+
+@needs_trt
+def test_half_precision_stays_half(tmp_path: Path, report: ReportChecks) -> None:
+    """What torch falls back to where it has no kernel would compute in float32 between casts."""
+    inputs = (*qkv(dtype=torch.float16), additive(2, 1, 5, 7).half())
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        got = compile_trt(around(), options={"dump_dir": str(tmp_path)})(*inputs)
+        assert_close(got, around()(*inputs), rtol=1e-2)
+    report.engines_ran(share=1.0, exactly=True)
+    (lowered,) = tmp_path.rglob("*lowered.ir")
+    assert "f32" not in lowered.read_text()
+
+
+@needs_trt
+def test_natively_it_is_torchs_own(report: ReportChecks) -> None:
+    function, inputs = CASES["mask bool"]
+    with torch.no_grad():
+        assert_runs_as_eager(function, lambda: clone(inputs), options={"min_block_size": 100})
+    report.no_engine_ran("region too small")
