@@ -25,3 +25,36 @@ def test_weights_that_came_from_another_process(dtype: DType) -> None:
     assert given.dtype is wanted
     np.testing.assert_array_equal(given, array)
     assert dtype is DType.INT64 or np.shares_memory(given, array)
+
+
+class Layer:
+    """A layer that notes what it is held to."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, object] = {}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "precision":
+            self.held["precision"] = value
+        super().__setattr__(name, value)
+
+    def set_output_type(self, index: int, dtype: str) -> None:
+        self.held[f"output {index}"] = dtype
+
+    def get_output(self, index: int) -> None:
+        return None
+
+
+@pytest.mark.parametrize("version", ["8.6.0", "10.0.1"])
+def test_layers_of_float32_beside_float16_are_held_to_it(version: str) -> None:
+    stack = stack_of("tensorrt", version)
+    assert stack is not None
+    trt = SimpleNamespace(__version__=version, DataType=SimpleNamespace(HALF="half", FLOAT="float"))
+    weakly = {"precision": "float", "output 0": "float"} if version == "8.6.0" else {}
+    for floats in ({DType.FLOAT16, DType.FLOAT32}, {DType.FLOAT32}):
+        writer = NetworkWriter(trt, None, stack, floats)
+        wide, half = Layer(), Layer()
+        writer.add(wide, DType.FLOAT32)
+        writer.add(half, DType.FLOAT16)
+        assert wide.held == (weakly if len(floats) == 2 else {})
+        assert half.held == {}

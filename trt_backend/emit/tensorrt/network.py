@@ -69,8 +69,9 @@ class NetworkWriter:
         scope: what the names of the next layers start with.
         has_half: whether the graph computes in float16.
         has_int8: whether it quantizes.
-        constrain: whether layers are held to the element types of the graph, as a weakly typed builder needs it where
-            they differ.
+        constrain: whether layers of float32 are held to it, as a weakly typed builder needs it beside float16. Those of
+            float16 are not: computed in float32 they lose nothing, and TensorRT 8.6 builds no engine of transformers
+            that are held to both.
     """
 
     def __init__(self, trt: Any, network: Any, stack: Stack, floats: Collection[DType]) -> None:
@@ -100,7 +101,7 @@ class NetworkWriter:
         return DType.INT64 if self.stack.int64 else DType.INT32
 
     def add(self, layer: Any, *dtypes: DType) -> Handle:
-        """Name a new layer, hold its outputs to these element types, and return its first output.
+        """Name a new layer whose outputs have these element types (see `constrain`), and return its first output.
 
         Raises:
             BuildError: TensorRT made no layer.
@@ -111,7 +112,7 @@ class NetworkWriter:
         self._serial += 1
         if self.constrain:
             for i, dtype in enumerate(dtypes):
-                if dtype.is_float:
+                if dtype is DType.FLOAT32:
                     layer.precision = self.dtype(dtype)
                     layer.set_output_type(i, self.dtype(dtype))
         return layer.get_output(0)
