@@ -126,6 +126,17 @@ def raw(subject: Subject, plan: Plan) -> Made:
     return Made(engine, facts=facts)
 
 
+def nothing_then_raw(subject: Subject, plan: Plan) -> Made:
+    """The two in one call: what dynamo and AOTAutograd cost where the caches of the CPU are as cold as around an engine."""
+    first, second = nothing(subject, plan), raw(subject, plan)
+
+    def call() -> Tensor:
+        first.call()
+        return second.call()
+
+    return Made(call)
+
+
 INDUCTOR = ("inductor", "inductor-reduce-overhead", "inductor-max-autotune")
 NATIVE = ("eager", *INDUCTOR)
 CONTENDERS: dict[str, Callable[[Subject, Plan], Made]] = {
@@ -136,6 +147,7 @@ CONTENDERS: dict[str, Callable[[Subject, Plan], Made]] = {
     "ours": ours,
     "nothing": nothing,
     "raw": raw,
+    "nothing-then-raw": nothing_then_raw,
 }
 
 
