@@ -137,6 +137,14 @@ MATCHES = {
         "%b = Transpose(%w) {permutation=[0, 1, 3, 2]} : f32[2, 3, 4, 5]",
         "%y = MatrixMultiply(%a, %b) {transpose_a=True, transpose_b=True} : f32[2, 3, 4, 4]",
     ),
+    "cast_moves": (
+        "%x: f16[4, 3]",
+        "%i = constant [0, 0, 1] : i64[3]",
+        "%a = Cast(%x) {dtype=f32} : f32[4, 3]",
+        "%b = Gather(%a, %i) {axis=0} : f32[3, 3]",
+        "%c = Transpose(%b) {permutation=[1, 0]} : f32[3, 3]",
+        "%y = Cast(%c) {dtype=f16} : f16[3, 3]",
+    ),
     "attention_open_mask": (
         "%x: f32[2, 1, 2, 4], %w: f32[2, 1, 2, 4]",
         "%c = constant [[[[0.0, -0.0], [0.0, 0.0]]]] : f32[1, 1, 2, 2]",
@@ -168,6 +176,12 @@ NO_MATCHES = {
         "%y = Elementwise(%x, %c) {kind=prod} : f32[1, 2]",
     ),
     "cast_narrow": ("%x: f32[2]", "%a = Cast(%x) {dtype=f16} : f16[2]", "%y = Cast(%a) {dtype=f32} : f32[2]"),
+    "cast_moves_narrow": (
+        "%x: f32[4, 3]",
+        "%a = Cast(%x) {dtype=f16} : f16[4, 3]",
+        "%b = Transpose(%a) {permutation=[1, 0]} : f16[3, 4]",
+        "%y = Cast(%b) {dtype=f32} : f32[3, 4]",
+    ),
     "cast_i64_f64": (
         "%x: i64[2]",
         "%a = Cast(%x) {dtype=f64} : f64[2]",

@@ -24,7 +24,7 @@ from trt_backend.ir.ops.elementwise import (
     Unary,
     UnaryKind,
 )
-from trt_backend.ir.ops.layout import Concatenation, Expand, Identity, Pad, Reshape, Slice, Transpose
+from trt_backend.ir.ops.layout import Concatenation, Expand, Gather, Identity, Pad, Reshape, Slice, Transpose
 from trt_backend.ir.types import DType, TensorType
 from trt_backend.passes.fuel import Fuel
 
@@ -227,6 +227,27 @@ def merge_casts(b: Builder, op: Cast, x: Value) -> Value | None:
     return b.add(op, source) if _is_lossless(source.dtype, x.dtype) and not overflows else None
 
 
+_MOVES = (Expand, Gather, Reshape, Slice, Transpose)
+"""Ops that move the elements of their first operand."""
+
+
+def narrow_moves(b: Builder, op: Cast, x: Value) -> Value | None:
+    """A cast back of what was widened only to be moved: the moves alone."""
+    moves: list[Node] = []
+    while (node := b.producer(x)) is not None and isinstance(node.op, _MOVES):
+        moves.append(node)
+        x = node.inputs[0]
+    inner = _made_by(b, x, Cast)
+    if not moves or inner is None:
+        return None
+    (source,) = inner[1]
+    if source.dtype is not op.dtype or not _is_lossless(source.dtype, x.dtype):
+        return None
+    for node in reversed(moves):
+        source = b.add(node.op, source, *node.inputs[1:])
+    return source
+
+
 _INVOLUTIONS = frozenset({UnaryKind.NEG, UnaryKind.NOT})
 _IDEMPOTENT = frozenset({UnaryKind.ABS, UnaryKind.CEIL, UnaryKind.FLOOR, UnaryKind.ROUND, UnaryKind.SIGN})
 
@@ -338,7 +359,7 @@ def _untransposed(b: Builder, value: Value) -> tuple[Value, bool]:
 _REWRITES: dict[type[Op], tuple[Rewrite, ...]] = {
     Activation: (merge_activations,),
     Attention: (drop_mask,),
-    Cast: (remove_cast, merge_casts),
+    Cast: (remove_cast, merge_casts, narrow_moves),
     Concatenation: (remove_concatenation,),
     Elementwise: (remove_neutral, square, drop_expands),
     Expand: (remove_expand, merge_expands),
