@@ -80,8 +80,8 @@ def keeps(function: Callable[..., Any], *inputs: Tensor) -> bool:
     """Whether `keep_attention` puts the op into dynamo's graph."""
     kept: list[bool] = []
 
-    def backend(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        keep_attention(gm, example_inputs)
+    def backend(gm: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        keep_attention(gm)
         kept.append(bool(gm.graph.find_nodes(op="call_function", target=ATTENTION)))
         return gm.forward
 
@@ -95,10 +95,23 @@ def in_autocast(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
 
 
+def with_gradients(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def without_inputs() -> Tensor:
+    x = torch.arange(320.0).view(2, 4, 5, 8).sin()
+    return F.scaled_dot_product_attention(x, x, x)
+
+
 LEFT: dict[str, Callable[..., Tensor]] = {
     "rank 3": lambda q, k, v: F.scaled_dot_product_attention(q[0], k[0], v[0]),
     "dropout": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.5),
     "autocast in the graph": in_autocast,
+    "wider mask": lambda q, k, v: F.scaled_dot_product_attention(
+        q.half(), k.half(), v.half(), torch.zeros(5, 7)
+    ),
     "vmap": torch.vmap(lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None])),
 }
 
@@ -114,11 +127,43 @@ def test_is_left_where_gradients_are_recorded() -> None:
     q, k, v = qkv()
     assert keeps(around(), q, k, v)
     assert not keeps(around(), q.requires_grad_(), k, v)
+    with torch.no_grad():
+        assert not keeps(with_gradients, q, k, v)
 
 
 def test_is_left_under_autocast() -> None:
     with torch.no_grad(), torch.autocast(device(), torch.bfloat16):
         assert not keeps(around(), *qkv())
+        assert not keeps(without_inputs)
+
+
+FOLLOWED: dict[str, Callable[..., Any]] = {
+    "returned": lambda q, k, v: F.scaled_dot_product_attention(q, k, v),
+    "viewed": lambda q, k, v: F.scaled_dot_product_attention(q, k, v).view(8, 5, 16) + 1,
+    "written to": lambda q, k, v: F.scaled_dot_product_attention(q, k, v).view(-1).add_(1),
+    "strided": lambda q, k, v: F.scaled_dot_product_attention(q, k, v).as_strided((3, 3), (4, 1)) + 1,
+}
+
+
+@needs_trt
+@pytest.mark.parametrize("heads_last", [False, True])
+@pytest.mark.parametrize("min_block_size", [1, 100])
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_layout_is_torchs(name: str, min_block_size: int, heads_last: bool, report: ReportChecks) -> None:
+    """Some kernels write heads first, some last; what follows may rely on it."""
+    inputs = qkv()
+    if heads_last:
+        inputs = tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs)
+        if name in ("viewed", "written to"):
+            pytest.skip("no view of that layout")
+    with torch.no_grad():
+        assert_runs_as_eager(
+            FOLLOWED[name],
+            lambda: tuple(x.clone() for x in inputs),
+            options={"min_block_size": min_block_size},
+        )
+    if min_block_size == 1:
+        report.engines_ran(calls=3)
 
 
 @needs_trt

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["ATTENTION", "keep_attention"]
 
-from collections.abc import Sequence
+import inspect
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _NAME = "scaled_dot_product_attention"
-_library = torch.library.Library("trt_backend", "DEF")
+_library = torch.library.Library("trt_backend", "FRAGMENT")
 _library.define(
-    f"{_NAME}(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, bool is_causal=False, *, "
-    "float? scale=None, bool enable_gqa=False) -> Tensor"
+    f"{_NAME}(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, bool is_causal=False, "
+    "float? scale=None, bool enable_gqa=False, bool heads_first=False) -> Tensor"
 )
 
 
@@ -32,15 +32,18 @@ def _natively(
     value: torch.Tensor,
     attn_mask: torch.Tensor | None = None,
     is_causal: bool = False,
-    *,
     scale: float | None = None,
     enable_gqa: bool = False,
+    heads_first: bool = False,
 ) -> torch.Tensor:
-    """Compute it with the kernel that torch chooses; [batch, sequence, heads, size] in memory, as most kernels write it."""
+    """Compute it with the kernel that torch chooses.
+
+    In memory the result is [batch, heads, sequence, size] where `heads_first`, else [batch, sequence, heads, size].
+    """
     result = F.scaled_dot_product_attention(
         query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
     )
-    return result.transpose(1, 2).contiguous().transpose(1, 2)
+    return result.contiguous() if heads_first else result.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 _library.impl(_NAME, _natively, "CompositeExplicitAutograd")
@@ -50,22 +53,20 @@ ATTENTION: OpOverload = torch.ops.trt_backend.scaled_dot_product_attention.defau
 """`torch.nn.functional.scaled_dot_product_attention` of rank 4 without dropout."""
 
 
-def keep_attention(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
-    """Put `ATTENTION` in the place of torch's function in a graph of dynamo's.
+def keep_attention(gm: fx.GraphModule) -> None:
+    """Put `ATTENTION` in the place of torch's function in a graph of dynamo's; those inside its subgraphs stay.
 
     Not where gradients are recorded, where autocast chooses the types, or where tensors are not plain: none of these
-    know the op.
+    know the op. What follows relies on the layout that dynamo saw, so that the op promises the same.
     """
-    attentions = [
-        node
-        for node in gm.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention)
-        if _is_plain(node)
-    ]
-    if not attentions or not _knows_the_op(gm, example_inputs):
+    if any(map(_is_context, gm.graph.nodes)):
         return
-    for node in attentions:
-        arguments = _arguments(*node.args, **node.kwargs)
+    for node in gm.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention):
+        arguments = _bound(*node.args, **node.kwargs)
+        if not _is_plain(node, arguments):
+            continue
         del arguments["dropout_p"]
+        arguments["heads_first"] = node.meta["example_value"].is_contiguous()
         with gm.graph.inserting_before(node):
             kept = gm.graph.call_function(ATTENTION, kwargs=arguments)
         kept.meta.update(node.meta)
@@ -74,7 +75,14 @@ def keep_attention(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
     gm.recompile()
 
 
-def _arguments(
+def _bound(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Bind a call's arguments to their names, which a built-in function does not tell."""
+    bound = inspect.signature(_torchs).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _torchs(
     query: Any,
     key: Any,
     value: Any,
@@ -83,31 +91,27 @@ def _arguments(
     is_causal: Any = False,
     scale: Any = None,
     enable_gqa: Any = False,
-) -> dict[str, Any]:
-    """Bind a call's arguments to their names."""
-    return dict(locals())
+) -> None: ...
 
 
-def _is_plain(node: fx.Node) -> bool:
-    arguments = _arguments(*node.args, **node.kwargs)
+def _is_plain(node: fx.Node, arguments: dict[str, Any]) -> bool:
+    result = _value(node)
     operands = [_value(arguments[name]) for name in ("query", "key", "value")]
+    mask = _value(arguments["attn_mask"])
     return (
         arguments["dropout_p"] == 0
         and isinstance(arguments["is_causal"], bool)
-        and all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in operands)
+        and all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in (result, *operands))
+        and not any(is_traceable_wrapper_subclass(x) for x in (result, *operands, mask))
+        and (mask is None or mask.dtype in (torch.bool, operands[0].dtype))
+        and not result.requires_grad
+        and not torch.is_autocast_enabled(result.device.type)
+        and (result.is_contiguous() or result.transpose(1, 2).is_contiguous())
     )
 
 
 def _value(argument: Any) -> Any:
     return argument.meta.get("example_value") if isinstance(argument, fx.Node) else argument
-
-
-def _knows_the_op(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
-    tensors = [x for x in (*example_inputs, *gm.parameters()) if isinstance(x, torch.Tensor)]
-    records = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    casts = any(torch.is_autocast_enabled(device) for device in {x.device.type for x in tensors})
-    enters = any(_is_context(node) for node in gm.graph.nodes)
-    return not (records or casts or enters or any(map(is_traceable_wrapper_subclass, tensors)))
 
 
 def _is_context(node: fx.Node) -> bool:

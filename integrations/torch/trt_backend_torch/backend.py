@@ -146,7 +146,7 @@ def _autograd(
     )
 
     def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        keep_attention(gm, example_inputs)
+        keep_attention(gm)
         return aot(gm, example_inputs)
 
     return compile_graph

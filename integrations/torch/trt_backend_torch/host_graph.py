@@ -54,7 +54,7 @@ class FxHostGraph:
 def split(
     gm: fx.GraphModule,
     regions: Sequence[Region[fx.Node]],
-    make_call: Callable[[int, fx.GraphModule], Callable[..., Any]],
+    make_call: Callable[[int, fx.GraphModule], Callable[[Sequence[Any]], Any]],
 ) -> fx.GraphModule:
     """Return the graph with each region replaced by one call.
 
@@ -103,8 +103,8 @@ def runner(gm: fx.GraphModule) -> Callable[[Sequence[Any]], Any]:
     if len(calls) == 1 and not isinstance(calls[0].target, OpOverload):
         (call,) = calls
         unpacked = {node.args[1]: node for node in _unpackers(call)}
-        needed: Any = call.args[0]
         if results == [unpacked.get(i) for i in range(len(unpacked))]:
+            needed: Any = call.args[0]
             if list(needed) == places:
                 return call.target
             if len(needed) > 1:

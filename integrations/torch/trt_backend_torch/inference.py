@@ -105,7 +105,7 @@ class InferenceGraph:
         record: RegionRecord,
         weights: frozenset[str],
         known: Mapping[str, Any] | None,
-    ) -> Callable[..., Any]:
+    ) -> Callable[[Sequence[Any]], Any]:
         """Return what calls a region's engine; the native region where it cannot be lowered."""
 
         def failed(reason: Reason) -> None:
@@ -144,7 +144,7 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[..., Any]:
+def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[[Sequence[Any]], Any]:
     """Return a region that always runs natively (FX calls functions, but not a module's bound method)."""
 
     def run(arguments: Sequence[Any]) -> Any:

@@ -120,7 +120,7 @@ ATTENTIONS: dict[str, Case] = {
 }
 
 ATTENTIONS |= {
-    "whole": (lambda q, k, v: ATTENTION(q, k, v, None, True, **_SCALE), _QKV),
+    "whole": (lambda q, k, v: ATTENTION(q, k, v, None, True, heads_first=True, **_SCALE), _QKV),
     "whole, mask": (lambda q, k, v, m: ATTENTION(q, k, v, m, **_SCALE), (*_QKV, _mask(5, 7))),
     "whole, mask bool": (
         lambda q, k, v, m: ATTENTION(q, k, v, m, **_SCALE),

@@ -165,11 +165,12 @@ def _whole_attention(
     is_causal: bool,
     scale: float | None,
     enable_gqa: bool,
+    heads_first: bool,
 ) -> Value:
+    """Attention with a mask of booleans, or of the query's type; shapes tell whether queries are grouped."""
     if attn_mask is not None and attn_mask.dtype is DType.BOOL:
         attn_mask = b.select(attn_mask, 0.0, -math.inf, query.dtype)
-    mask = None if attn_mask is None else b.cast(attn_mask, query.dtype)
-    return _attention(b, query, key, value, mask, scale, is_causal=is_causal)
+    return _attention(b, query, key, value, attn_mask, scale, is_causal=is_causal)
 
 
 def _attention(
