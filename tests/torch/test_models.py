@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch_checks import ON_TRT, assert_close, device, graphs_compiled
 
 import models
@@ -41,6 +42,24 @@ def test_answers_as_eager(name, batches, compile_trt, report):
             "unsupported",
             "region too small",
         }
+
+
+@pytest.mark.parametrize("name", [name for name in models.ZOO if name != "lstm"])
+def test_float16(name, compile_trt, report):
+    """As accurate as eager in float16, up to a factor: engines round elsewhere."""
+    model, make_inputs = models.ZOO[name]()
+    inputs = make_inputs(2)
+    with torch.no_grad():
+        exact = model(*inputs)
+        half = model.half()
+        inputs = tree_map_only(torch.Tensor, lambda t: t.half() if t.is_floating_point() else t, inputs)
+        compiled = compile_trt(half, dynamic=False, options={"min_block_size": 3})
+        ours, eager = compiled(*inputs), half(*inputs)
+    assert_close(ours, eager, rtol=3e-2)
+    for got, rounded, want in zip(*map(tree_leaves, (ours, eager, exact)), strict=True):
+        error, usual = (got.float() - want).abs().max(), (rounded.float() - want).abs().max()
+        assert error <= 4 * usual
+    report.engines_ran(share=0.98)
 
 
 def test_an_lstm_as_dynamo_treats_it_by_default(compile_trt, report):

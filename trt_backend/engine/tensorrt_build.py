@@ -180,7 +180,7 @@ class Builder:
                 config.set_flag(trt.BuilderFlag.FP16)
             if writer.has_int8:
                 config.set_flag(trt.BuilderFlag.INT8)
-            if writer.constrain:
+            if writer.hold_float32:
                 flags = trt.BuilderFlag  # between dequantizations and quantizations, int8 is what is wanted
                 config.set_flag(
                     flags.PREFER_PRECISION_CONSTRAINTS

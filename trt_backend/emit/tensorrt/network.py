@@ -69,7 +69,7 @@ class NetworkWriter:
         scope: what the names of the next layers start with.
         has_half: whether the graph computes in float16.
         has_int8: whether it quantizes.
-        constrain: whether layers of float32 are held to it, as a weakly typed builder needs it beside float16. Those of
+        hold_float32: whether layers of float32 are held to it, as a weakly typed builder needs it beside float16. Those of
             float16 are not: computed in float32 they lose nothing, and TensorRT 8.6 builds no engine of transformers
             that are held to both.
     """
@@ -81,7 +81,7 @@ class NetworkWriter:
         self.scope = ""
         self.has_half = DType.FLOAT16 in floats
         self.has_int8 = False
-        self.constrain = not stack.strongly_typed and len(floats) > 1
+        self.hold_float32 = not stack.strongly_typed and len(floats) > 1
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Handle] = {}
         self._held: list[Array] = []
         self._symbols: dict[Symbol, Handle] = {}
@@ -101,7 +101,7 @@ class NetworkWriter:
         return DType.INT64 if self.stack.int64 else DType.INT32
 
     def add(self, layer: Any, *dtypes: DType) -> Handle:
-        """Name a new layer whose outputs have these element types (see `constrain`), and return its first output.
+        """Name a new layer whose outputs have these element types (see `hold_float32`), and return its first output.
 
         Raises:
             BuildError: TensorRT made no layer.
@@ -110,7 +110,7 @@ class NetworkWriter:
             raise BuildError(f"TensorRT {self.trt.__version__} refuses the layer of {self.scope}")
         layer.name = f"{self.scope}.{self._serial}"
         self._serial += 1
-        if self.constrain:
+        if self.hold_float32:
             for i, dtype in enumerate(dtypes):
                 if dtype is DType.FLOAT32:
                     layer.precision = self.dtype(dtype)
