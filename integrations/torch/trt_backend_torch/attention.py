@@ -59,9 +59,10 @@ def keep_attention(gm: fx.GraphModule) -> None:
     Not where gradients are recorded, where autocast chooses the types, or where tensors are not plain: none of these
     know the op. What follows relies on the layout that dynamo saw, so that the op promises the same.
     """
-    if any(map(_is_context, gm.graph.nodes)):
+    attentions = gm.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention)
+    if not attentions or any(map(_is_context, gm.graph.nodes)):
         return
-    for node in gm.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention):
+    for node in attentions:
         arguments = _bound(*node.args, **node.kwargs)
         if not _is_plain(node, arguments):
             continue
