@@ -18,7 +18,7 @@ from trt_backend.engine import cuda_graphs as cuda_graphs_module
 from trt_backend.engine.base import CallShapes, call_shapes
 from trt_backend.engine.cuda_graphs import CudaGraphEngine
 from trt_backend.engine.tensorrt import TensorRTEngine
-from trt_backend.errors import RunError
+from trt_backend.errors import OutOfMemoryError, RunError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, Symbol
 from trt_backend.ir.graph import Graph
@@ -152,7 +152,7 @@ def test_threads_on_one_stream_take_turns(
     shapes = call_shapes(graph, {"n": 2})
     plain, captured = _engine(graph)[0], CudaGraphEngine(_engine(graph)[0], graph)
     other = captured if cuda_graphs else _engine(graph)[0]
-    for engine in (plain, other):
+    for engine in (plain, other) * 2:  # its graph is there, also the one for this memory
         engine.run(shapes, [10], [20], Stand(1, turn))
     monkeypatch.setattr(Context, "execute_async_v3", queue)
     monkeypatch.setattr(cuda_graphs_module.cuda, "launch", queue)
@@ -295,7 +295,63 @@ def test_graphs_are_bounded_and_take_their_contexts_along(driver: list[tuple[Any
     for each in shapes:
         graphs.run(each, [10], [20], host)
     assert engine.forgotten == [70, 71, 72, 73], "16 of 20 are kept"
-    graphs.run(shapes[-1], [10], [20], host)
+    graphs.run(shapes[-1], [11], [20], host)
     assert len(engine.runs) == 2 * 20
-    graphs.run(shapes[0], [10], [20], host)
+    graphs.run(shapes[0], [11], [20], host)
     assert len(engine.runs) == 2 * 21
+
+
+def test_memory_that_comes_again_gets_a_graph_without_copies(driver: list[tuple[Any, ...]]) -> None:
+    graph, engine = _graph(), Recorder()
+    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
+    graphs.run(shapes, [10], [20], host)
+    del driver[:], engine.runs[:]
+    graphs.run(shapes, [10], [20], host)
+    assert engine.runs == [([10], [20], 71)] * 2
+    assert driver == [("wait", 1), ("wait", 1), ("wait", 71), ("launch", "graph 71", 1)]
+    driver.clear()
+    graphs.run(shapes, [10], [20], host)
+    graphs.run(shapes, [10], [21], host)
+    graphs.run(shapes, [10], [20], host)
+    copied = [("move", 10, 1000), ("move", 1100, 21), ("launch", "graph 70", 1)]
+    assert driver == [("launch", "graph 71", 1), *copied, ("launch", "graph 71", 1)]
+
+
+def test_a_graph_without_copies_belongs_to_its_signature_and_stream(driver: list[tuple[Any, ...]]) -> None:
+    graph, engine = _graph(), Recorder()
+    graphs, host = CudaGraphEngine(engine, graph), Stand(1)
+    two, three = (call_shapes(graph, {"n": n}) for n in (2, 3))
+    for _ in range(2):
+        for shapes, stream in ((two, 1), (three, 1), (two, 2)):
+            host.stream = stream
+            graphs.run(shapes, [10], [20], host)
+    assert [run[2] for run in engine.runs if run[0] == [10]] == [73, 73, 74, 74, 75, 75]
+
+
+def test_memory_that_changes_all_the_time_is_captured_ever_more_seldom(driver: list[tuple[Any, ...]]) -> None:
+    graph, engine = _graph(), Recorder()
+    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
+    captures: list[int] = []
+    for _ in range(3):
+        for i in range(4000):
+            graphs.run(shapes, [i % 40], [20], host)
+        captures.append(len(engine.runs) // 2)
+    first, second, third = captures
+    assert first < 120
+    assert third - second < 40
+    assert len(engine.forgotten) == third - 1 - 16, "but the one that copies, 16 are kept"
+
+
+def test_where_no_memory_is_left_for_a_second_graph_the_first_serves_on(driver: list[tuple[Any, ...]]) -> None:
+    class Full(Recorder):
+        def run(self, shapes: CallShapes, inputs: Any, outputs: Any, host: Any) -> None:
+            if list(inputs) == [10]:
+                raise OutOfMemoryError("no context")
+            super().run(shapes, inputs, outputs, host)
+
+    graph, engine = _graph(), Full()
+    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
+    for _ in range(3):
+        graphs.run(shapes, [10], [20], host)
+        assert driver.pop() == ("launch", "graph 70", 1)
+    assert engine.forgotten == [71]

@@ -4,10 +4,14 @@ Rules:
   STATIC  A graph's kernels read and write memory of its own. It begins with copies of the inputs to there, and ends with
           copies of the outputs from there to the caller's memory, so that they are the caller's to keep; a call moves
           the callers' ends of these copies, and one launch queues all of it.
+  DIRECT  Frameworks' allocators hand out the same blocks again and again. Memory with which a signature is called a
+          second time gets a graph that works on it without copies, and serves the calls that come with just this memory.
   KEY     A graph belongs to a signature and a stream: runs on two streams may overlap, and must not share memory.
   OWN     Each graph is captured on a stream of its own, and so with an execution context of its own: a later run of that
           context would change what the graph reads.
-  BOUNDED At most `_MOST` graphs are kept for an engine; the one that was not used for the longest time goes.
+  BOUNDED At most `_MOST` graphs of each kind are kept for an engine; the one that was not used for the longest time goes.
+          Direct graphs are not captured for ever where memory changes all the time: after each `_MOST` of them, memory
+          has to come twice as often as before to get one.
 """
 
 from __future__ import annotations
@@ -15,17 +19,23 @@ from __future__ import annotations
 __all__ = ["CudaGraphEngine", "StreamedEngine"]
 
 import math
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
 
+from trt_backend.debug import log
 from trt_backend.engine import cuda
 from trt_backend.engine.base import CallShapes, Engine, Host, Memory
+from trt_backend.errors import OutOfMemoryError
 from trt_backend.ir.graph import Graph
 
 _MOST = 16
+_SEEN = 256  # DIRECT: calls' memory remembered
+
+_Places = tuple[int, ...]
+"""The addresses of a call's inputs, and then of its outputs."""
 
 
 class StreamedEngine(Engine, Protocol):
@@ -42,48 +52,62 @@ class CudaGraphEngine:
     def __init__(self, engine: StreamedEngine, graph: Graph) -> None:
         self._engine = engine
         self._item_sizes = [value.dtype.numpy.itemsize for value in (*graph.inputs, *graph.outputs)]
-        self._captured: OrderedDict[tuple[CallShapes, int], _Captured] = OrderedDict()
+        self._anywhere = _Pool(engine)
+        self._direct = _Pool(engine)
+        self._seen: Counter[tuple[CallShapes, int, _Places]] = Counter()
+        self._came_again = 0
         self._lock = Lock()
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue the graph on the host's stream."""
         # Threads that share a stream share its graph, whose copies belong together.
         with self._lock, host.turn:
-            key = shapes, host.stream
-            captured = self._captured.get(key)
-            if captured is None:
-                captured = self._captured[key] = self._capture(shapes, inputs, outputs, host)
-                self._make_room()
-            self._captured.move_to_end(key)
-            captured.run(inputs, outputs, host.stream)
+            places = (*inputs, *outputs)
+            captured = self._direct.get((shapes, host.stream, places)) or self._graph_for(shapes, places, host)
+            captured.run(places, host.stream)
 
-    def _make_room(self) -> None:
-        while len(self._captured) > _MOST:
-            _, oldest = self._captured.popitem(last=False)
-            self._engine.forget(oldest.stream.handle)
+    def _graph_for(self, shapes: CallShapes, places: _Places, host: Host) -> _Captured:
+        """Return the graph that serves the signature whatever the memory, unless it is time for a direct one."""
+        anywhere, here = (shapes, host.stream), (shapes, host.stream, places)
+        if self._comes_again(here):
+            try:
+                return self._direct.add(here, self._capture(shapes, places, host, direct=True))
+            except OutOfMemoryError as error:
+                log.debug("a CUDA graph copies its inputs and outputs: %s", error)
+        return self._anywhere.get(anywhere) or self._anywhere.add(
+            anywhere, self._capture(shapes, places, host, direct=False)
+        )
 
-    def _capture(
-        self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host
-    ) -> _Captured:
-        shapes_of_all = (*shapes.inputs, *shapes.outputs)
+    def _comes_again(self, here: tuple[CallShapes, int, _Places]) -> bool:
+        """Note a call's memory, and return whether it came often enough for a graph of its own."""
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen[here] += 1
+        if self._seen[here] < 2 << (self._came_again // _MOST):
+            return False
+        del self._seen[here]
+        self._came_again += 1
+        return True
+
+    def _capture(self, shapes: CallShapes, places: _Places, host: Host, *, direct: bool) -> _Captured:
+        count = len(shapes.inputs)
         byte_counts = [
-            size * math.prod(shape) for size, shape in zip(self._item_sizes, shapes_of_all, strict=True)
+            size * math.prod(shape)
+            for size, shape in zip(self._item_sizes, (*shapes.inputs, *shapes.outputs), strict=True)
         ]
-        memory = [host.allocate(byte_count) for byte_count in byte_counts]
-        own = [block.address for block in memory]
-        own_inputs, own_outputs = own[: len(inputs)], own[len(inputs) :]
-        copied_inputs = [i for i, count in enumerate(byte_counts[: len(inputs)]) if count]
-        copied_outputs = [i for i, count in enumerate(byte_counts[len(inputs) :]) if count]
-        inputs, outputs = list(inputs), list(outputs)  # asked for now: the framework may queue a copy of one
+        memory = [] if direct else [host.allocate(byte_count) for byte_count in byte_counts]
+        own = places if direct else tuple(block.address for block in memory)
+        copied = [] if direct else [i for i, byte_count in enumerate(byte_counts) if byte_count]
+        fetched, stored = [i for i in copied if i < count], [i for i in copied if i >= count]
         stream = cuda.Stream()
         lender = _Lender(host, stream.handle)
 
         def run() -> None:
-            for i in copied_inputs:
-                cuda.copy_async(own_inputs[i], inputs[i], byte_counts[i], stream.handle)
-            self._engine.run(shapes, own_inputs, own_outputs, lender)
-            for i in copied_outputs:
-                cuda.copy_async(outputs[i], own_outputs[i], byte_counts[len(inputs) + i], stream.handle)
+            for i in fetched:
+                cuda.copy_async(own[i], places[i], byte_counts[i], stream.handle)
+            self._engine.run(shapes, own[:count], own[count:], lender)
+            for i in stored:
+                cuda.copy_async(places[i], own[i], byte_counts[i], stream.handle)
 
         cuda.synchronize(host.stream)  # on which whoever had our memory before may still use it
         try:
@@ -94,10 +118,31 @@ class CudaGraphEngine:
             cuda.synchronize(stream.handle)  # which may still write to memory that goes back now
             self._engine.forget(stream.handle)
             raise
-        found = {(copy.source, copy.target): copy for copy in graph.copies()}
-        fetches = [(i, found[inputs[i], own_inputs[i]]) for i in copied_inputs]
-        stores = [(i, found[own_outputs[i], outputs[i]]) for i in copied_outputs]
+        found = {(copy.source, copy.target): copy for copy in graph.copies()} if copied else {}
+        fetches = [(i, found[places[i], own[i]]) for i in fetched]
+        stores = [(i, found[own[i], places[i]]) for i in stored]
         return _Captured(graph, fetches, stores, [*memory, *lender.memory], stream)
+
+
+class _Pool:
+    """Graphs by what they serve; full, it lets go of the one that was not used for the longest time."""
+
+    def __init__(self, engine: StreamedEngine) -> None:
+        self._engine = engine
+        self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
+
+    def get(self, key: Hashable) -> _Captured | None:
+        captured = self._captured.get(key)
+        if captured is not None:
+            self._captured.move_to_end(key)
+        return captured
+
+    def add(self, key: Hashable, captured: _Captured) -> _Captured:
+        self._captured[key] = captured
+        while len(self._captured) > _MOST:
+            _, oldest = self._captured.popitem(last=False)
+            self._engine.forget(oldest.stream.handle)
+        return captured
 
 
 class _Lender:
@@ -130,8 +175,8 @@ class _Captured:
     """A graph, and the memory and the stream that it was captured with.
 
     Attributes:
-        fetches: the copies of inputs, by the position of the input.
-        stores: the copies of outputs, by the position of the output.
+        fetches: the copies of inputs, by the input's position among the call's places.
+        stores: the copies of outputs, likewise.
     """
 
     graph: cuda.Graph
@@ -140,9 +185,9 @@ class _Captured:
     memory: list[Memory]
     stream: cuda.Stream
 
-    def run(self, inputs: Sequence[int], outputs: Sequence[int], stream: int) -> None:
+    def run(self, places: _Places, stream: int) -> None:
         for i, copy in self.fetches:
-            copy.move(source=inputs[i], target=copy.target)
+            copy.move(source=places[i], target=copy.target)
         for i, copy in self.stores:
-            copy.move(source=copy.source, target=outputs[i])
+            copy.move(source=copy.source, target=places[i])
         cuda.launch(self.graph, stream)

@@ -19,14 +19,12 @@ __all__ = ["WeightWatch", "note_training"]
 
 import functools
 from itertools import count
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-_VERSION = attrgetter("_version")
 _steps = count(1)
 _epoch = [0]  # rule EPOCH; one for the process, as optimizers do not say whose weights they step
 
@@ -77,7 +75,7 @@ class WeightWatch:
     def version(self, weights: list[torch.Tensor]) -> object | None:
         """Return the state's object (None under rule BLIND)."""
         try:
-            versions = list(map(_VERSION, weights))
+            versions = [weight._version for weight in weights]
         except RuntimeError:  # rule BLIND
             return None
         seen, epoch = self._seen, _epoch[0]  # threads may look at the same time
