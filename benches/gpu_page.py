@@ -89,10 +89,15 @@ def checks(row: Row, records: Records) -> list[str]:
         pace = _pace(records, "ours", ratios["best inductor"]["is"])
         lines.append(_verdict(text, f"at least {_SPEEDUP}x", value >= _SPEEDUP, pace))
     if "best native" in ratios and "best inductor" in ratios:  # eager alone is no rival
-        value = 1 / ratios["best native"]["pipelined"][0]
-        text = f"{value:.2f}x the throughput of the best native mode, {ratios['best native']['is']}"
-        pace = _pace(records, "ours", ratios["best native"]["is"])
-        lines.append(_verdict(text, "at least 1.0x", value >= 1, pace))
+        measured = _usable(records, "ours-measured")
+        chosen = ours if measured is None else measured
+        base = chosen["time_ratios"]["best native"]
+        value = 1 / base["pipelined"][0]
+        text = f"{value:.2f}x the throughput of the best native mode, {base['is']}"
+        if measured is not None:
+            text += f', where choose="measured" decides; {1 / ratios["best native"]["pipelined"][0]:.2f}x where an engine always runs'
+        pace = _pace(records, "ours", base["is"])
+        lines.append(_verdict(text, "at least 1.0x", round(value, 2) >= 1, pace))
     if raw is not None and "memory_bytes" in ours and "memory_bytes" in raw and _same_run(ours, raw):
         weights = ours["weight_bytes"]
         limit = _MEMORY * (raw["memory_bytes"] + weights)
@@ -135,7 +140,7 @@ def _page(figures: Figures, name: str, plot: Path | None) -> Iterable[str]:
         "between calls for reuse is not. The first call includes compiling and "
         "building; build is the engine's alone, none where the cache had it. The error is the largest "
         "difference to eager in fp32, relative to its largest value. `nothing` computes nothing: it is what dynamo and AOTAutograd cost. `raw` "
-        "is TensorRT's ONNX parser under one CUDA graph, without the copies of inputs and outputs. `nothing-then-raw` is both in one call. Weights are random, images 224x224, BERT's sequences "
+        "is TensorRT's ONNX parser under one CUDA graph, its inputs and outputs always in the same memory. `nothing-then-raw` is both in one call. Weights are random, images 224x224, BERT's sequences "
         f"{SEQUENCE} tokens, the UNet's latents 4x64x64.\n"
     )
     if plot is not None:

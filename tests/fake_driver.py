@@ -29,10 +29,12 @@ class FakeDriver:
         fails: by name, the error that the next call returns.
         blocks: device memory in use, by address.
         streams: what each stream has yet to do.
+        capture_mode: what a capture allows the thread to do.
     """
 
     CUresult = real.CUresult
     CUstream_flags = real.CUstream_flags
+    CUstreamCaptureMode = real.CUstreamCaptureMode
     CUdevice_attribute = real.CUdevice_attribute
     NEEDS_CONTEXT = ("cuCtxSynchronize", "cuStream", "cuMem")
 
@@ -42,6 +44,7 @@ class FakeDriver:
         self.fails: dict[str, Any] = {}
         self.blocks: dict[int, Any] = {}
         self.streams: dict[int, list[Callable[[], object]]] = {}
+        self.capture_mode = real.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL
         self._default: list[Callable[[], object]] = []
         self._contexts = threading.local()
         self._lock = threading.Lock()
@@ -118,6 +121,10 @@ class FakeDriver:
 
     def cuStreamSynchronize(self, hStream: int) -> None:
         _finish(self.streams[hStream] if hStream else self._default)
+
+    def cuThreadExchangeStreamCaptureMode(self, mode: Any) -> Any:
+        former, self.capture_mode = self.capture_mode, mode
+        return former
 
     def cuMemAlloc(self, bytesize: int) -> int:
         block = ctypes.create_string_buffer(b"\xee" * bytesize, bytesize)

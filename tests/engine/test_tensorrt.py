@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("cuda.bindings")
 
+from fake_driver import fake_driver
+from trt_backend.engine import cuda
 from trt_backend.engine import cuda_graphs as cuda_graphs_module
 from trt_backend.engine.base import CallShapes, call_shapes
 from trt_backend.engine.cuda_graphs import CudaGraphEngine
@@ -342,7 +344,9 @@ def test_memory_that_changes_all_the_time_is_captured_ever_more_seldom(driver: l
     assert len(engine.forgotten) == third - 1 - 16, "but the one that copies, 16 are kept"
 
 
-def test_where_no_memory_is_left_for_a_second_graph_the_first_serves_on(driver: list[tuple[Any, ...]]) -> None:
+def test_where_no_memory_is_left_for_a_second_graph_the_first_serves_on(
+    driver: list[tuple[Any, ...]],
+) -> None:
     class Full(Recorder):
         def run(self, shapes: CallShapes, inputs: Any, outputs: Any, host: Any) -> None:
             if list(inputs) == [10]:
@@ -355,3 +359,17 @@ def test_where_no_memory_is_left_for_a_second_graph_the_first_serves_on(driver: 
         graphs.run(shapes, [10], [20], host)
         assert driver.pop() == ("launch", "graph 70", 1)
     assert engine.forgotten == [71]
+
+
+def test_captures_are_relaxed_for_a_block() -> None:
+    with fake_driver() as fake:
+        strict, seen = fake.capture_mode, []
+
+        def native() -> None:
+            seen.append(fake.capture_mode)
+            raise RunError("it failed")
+
+        with pytest.raises(RunError), cuda.relaxed_capture():
+            native()
+        assert seen == [fake.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED]
+        assert fake.capture_mode == strict

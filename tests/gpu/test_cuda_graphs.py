@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +164,35 @@ def test_memory_does_not_grow_with_more_signatures_than_are_kept(report: ReportC
     report.engines_ran(calls=18 * len(batches), exactly=True)
     with torch.no_grad():
         assert_close([compiled(x) for x in batches], [model(x) for x in batches])
+
+
+_CAPTURED = """
+import torch
+torch.set_default_device("cuda")
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5)).eval()
+compiled, x, stream = torch.compile(model, backend="trt"), torch.randn(2, 3, 8, 8), torch.cuda.Stream()
+with torch.no_grad():
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            compiled(x)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        y = compiled(x)
+    graph.replay()
+    torch.testing.assert_close(y, model(x), rtol=1e-3, atol=1e-3)
+import trt_backend
+(region,) = trt_backend.report().to_dict()["regions"]
+assert (region["engine_calls"], region["native_calls"]) == (3, 1), region
+"""
+
+
+def test_what_torch_makes_at_a_first_use_may_be_missing_in_a_capture(tmp_path: Path) -> None:
+    """In a fresh process: engines ran the warm-up, so that torch has no handle of cuBLAS or cuDNN yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CAPTURED], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_inside_a_graph_that_the_caller_captures(report: ReportChecks) -> None:

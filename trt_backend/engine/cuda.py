@@ -19,6 +19,7 @@ __all__ = [
     "make_current",
     "on_device",
     "read",
+    "relaxed_capture",
     "synchronize",
     "synchronize_all",
     "transfer_async",
@@ -256,6 +257,17 @@ def capture(work: Callable[[], None], stream: Stream) -> Graph:
         if collects:
             gc.enable()
     return Graph(_call(captured))
+
+
+@contextmanager
+def relaxed_capture() -> Generator[None]:
+    """Allow the calling thread, while somebody captures, what no graph can hold: to allocate, or to make a library's handle."""
+    mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    former = _call(_driver.cuThreadExchangeStreamCaptureMode(mode))
+    try:
+        yield
+    finally:
+        _driver.cuThreadExchangeStreamCaptureMode(former)
 
 
 def launch(graph: Graph, stream: int) -> None:

@@ -63,7 +63,9 @@ class CudaGraphEngine:
         # Threads that share a stream share its graph, whose copies belong together.
         with self._lock, host.turn:
             places = (*inputs, *outputs)
-            captured = self._direct.get((shapes, host.stream, places)) or self._graph_for(shapes, places, host)
+            captured = self._direct.get((shapes, host.stream, places)) or self._graph_for(
+                shapes, places, host
+            )
             captured.run(places, host.stream)
 
     def _graph_for(self, shapes: CallShapes, places: _Places, host: Host) -> _Captured:

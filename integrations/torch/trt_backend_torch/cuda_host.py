@@ -8,6 +8,7 @@ import importlib
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,13 @@ class ScratchPool:
         if not hasattr(self._threads, "entered"):
             self._cuda.use_device(self.device.index)
             self._threads.entered = True
+
+    def relaxed_capture(self) -> AbstractContextManager[None]:
+        """Allow torch, inside a capture of the caller's, what a first use makes, such as a handle of cuBLAS.
+
+        It would be there had the caller's warm-up run natively.
+        """
+        return self._cuda.relaxed_capture()
 
     def turn(self, stream: int) -> threading.Lock:
         """Return the lock that who queues on a stream holds."""

@@ -180,8 +180,9 @@ class RegionCall:
             return self._call(arguments)
 
     def _call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        if self._device is not None and torch.cuda.is_current_stream_capturing():
-            return self._executable.call_natively(self._native, arguments)
+        if self._pool is not None and torch.cuda.is_current_stream_capturing():
+            with self._pool.relaxed_capture():
+                return self._executable.call_natively(self._native, arguments)
         if self._choice is None:
             return self._executable.call(self._run, self._native, arguments)
         sizes = self._sizes(arguments)
