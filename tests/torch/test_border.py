@@ -9,6 +9,7 @@ from torch_checks import assert_close
 import models
 from trt_backend.engine.onnxruntime import OnnxRuntimeProvider
 from trt_backend.ir.types import DType
+from trt_backend_torch.region import _Addresses
 
 pytestmark = pytest.mark.cpu_only(reason="narrows what ONNX Runtime need not have narrowed")
 
@@ -56,11 +57,25 @@ def test_what_is_out_of_range_is_the_nearest(compile_trt, report):
     """A mask stays one, and a comparison keeps its answer."""
 
     def fn(x):
-        return x != 0, x > 5, x.clamp(-7, 7)
+        return x != 0, x > 5, x.clamp(-7, 7), x.clamp(-(2**31), 2**31 - 1)
 
-    x = torch.tensor([2**32, -(2**40), 0, 3, 2**62])
+    x = torch.tensor([2**32, -(2**40), 0, 3, 2**62, 2**31, 2**31 - 1, -(2**31), -(2**31) - 1, -1])
     compiled = compile_trt(fn, options={"min_block_size": 1})
     with torch.no_grad():
         for got, wanted in zip(compiled(x), fn(x), strict=True):
             assert torch.equal(got, wanted)
     report.engines_ran(calls=1)
+
+
+def test_they_are_read_where_they_are(compile_trt, report, monkeypatch):
+    """No copy stands before the engine, which reads both halves of each number."""
+
+    def fn(x, table):
+        return table[x]
+
+    x, table = torch.randint(0, 9, (3, 4)), torch.randn(9, 5)
+    compiled = compile_trt(fn, options={"min_block_size": 1})
+    monkeypatch.setattr(_Addresses, "_copy", None)
+    with torch.no_grad():
+        assert torch.equal(compiled(x, table), fn(x, table))
+    report.engines_ran(calls=1, share=1.0)

@@ -18,7 +18,7 @@ from trt_backend.errors import OutOfMemoryError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
-from trt_backend.ir.types import DType, is_static
+from trt_backend.ir.types import DType, TensorType, is_static
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.executable import Executable
 from trt_backend_torch.cuda_host import CudaHost, scratch_pool
@@ -31,6 +31,7 @@ from trt_backend_torch.weights import WeightWatch
 
 Sizes = tuple[int, ...]
 _SIGNATURES_KEPT = 1024
+_MAX_RANK = 8  # TensorRT's `Dims.MAX_DIMS`
 _TENSORRT_ALIGNMENT = 256  # bytes; `IExecutionContext.set_tensor_address` asks for it
 
 
@@ -116,9 +117,9 @@ def lower_region(
             continue
         is_weight = place.name in weights
         is_frozen = place.name in frozen and is_static(tensor_type(value).shape)
-        stored = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
-        env[place] = b.widened(stored, tensor_type(value).dtype)
-        inputs.append(_Input(position, _Layout.of(value), is_weight, TORCH_DTYPES[stored.dtype]))
+        dense, stand_in = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
+        env[place] = b.widened(dense, tensor_type(value).dtype)
+        inputs.append(_Input(position, _Layout.of(value), is_weight, TORCH_DTYPES[stand_in]))
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     outputs = tuple(env[node] if is_size(node) else _Layout.of(node.meta["val"]) for node in results)
@@ -301,13 +302,22 @@ class _Signature:
 
 def _dense_input(
     b: Lowering, name: str, tensor: torch.Tensor, is_weight: bool, border: Callable[[DType], DType]
-) -> Value:
-    """Add an input in its memory's order, and return it in its logical order."""
-    type = tensor_type(tensor)
-    type = type.with_dtype(border(type.dtype))
-    order = physical_order(tensor.shape, tensor.stride()) or tuple(range(type.rank))
-    stored = b.input(name, type.with_shape(type.shape[i] for i in order), weight=is_weight)
-    return b.transpose(stored, [order.index(i) for i in range(type.rank)])
+) -> tuple[Value, DType]:
+    """Add an input in its memory's order, and return it in its logical order, and the element type of that memory.
+
+    Where int32 stands for int64 the memory stays the caller's: the engine itself reads it as words of 32 bits.
+    """
+    logical = tensor_type(tensor)
+    order = physical_order(tensor.shape, tensor.stride()) or tuple(range(logical.rank))
+    shape = tuple(logical.shape[i] for i in order)
+    in_words = (logical.dtype, border(logical.dtype)) == (DType.INT64, DType.INT32)
+    if in_words and logical.rank < _MAX_RANK:
+        words = b.input(name, TensorType(DType.INT32, (*shape, 2)), weight=is_weight)
+        stored, memory = b.from_words(words), DType.INT64
+    else:
+        memory = border(logical.dtype)
+        stored = b.input(name, TensorType(memory, shape), weight=is_weight)
+    return b.transpose(stored, [order.index(i) for i in range(logical.rank)]), memory
 
 
 def _itself(dtype: DType) -> DType:

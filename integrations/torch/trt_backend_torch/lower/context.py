@@ -7,6 +7,7 @@ __all__ = ["Lowering", "Number", "Operand"]
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from trt_backend.ir.dims import Dim
@@ -54,6 +55,24 @@ class Lowering(LayerBuilder):
         value = self.cast(stand_in, dtype)
         self._stand_ins[value] = stand_in
         return value
+
+    def from_words(self, words: Value) -> Value:
+        """Return 64-bit integers as int32, those out of its range as its nearest.
+
+        Args:
+            words: int32 [..., 2]: the halves of each number, the low one first, as they lie in memory.
+        """
+        *shape, _ = words.shape
+        low, high = (self.reshape(self.slice(words, len(shape), i, 1), shape) for i in range(2))
+        least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+
+        def if_negative(x: Value, yes: int, no: int) -> Value:
+            return self.select(
+                self.elementwise(ElementwiseKind.LESS, x, 0, DType.INT32), yes, no, DType.INT32
+            )
+
+        fits = self.elementwise(ElementwiseKind.EQUAL, high, if_negative(low, -1, 0), DType.INT32)
+        return self.select(fits, low, if_negative(high, least, most), DType.INT32)
 
     def cast(self, x: Value, dtype: DType) -> Value:
         """Return x in `dtype`: the stand-in itself in its own, which the caller has rounded to as a cast would."""
