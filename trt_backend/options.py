@@ -50,7 +50,8 @@ class CompileOptions:
         max_engines: how many sets of weights of one region are kept frozen at a time; 1 or more.
         workspace_bytes: the most memory that a kernel of TensorRT may use; None for no limit.
         optimization_level: how long TensorRT looks for fast kernels, 0 (shortest build) to 5; None for its default.
-        cuda_graphs: launch an engine as one CUDA graph: less time on the CPU for a copy of inputs and outputs.
+        cuda_graphs: launch an engine as one CUDA graph: less time on the CPU, for a copy of inputs and outputs where their
+            memory is new.
         cache_dir: where engines are kept between processes; None for the user's cache folder.
         strict: raise where a region cannot be built or run, instead of running it natively.
         fuel: build at most this many regions of a graph and leave the rest native, to bisect a wrong answer.
