@@ -9,7 +9,7 @@ from torch_checks import assert_close
 import models
 from trt_backend.engine.onnxruntime import OnnxRuntimeProvider
 from trt_backend.ir.types import DType
-from trt_backend_torch.region import _Addresses
+from trt_backend_torch.memory import Addresses
 
 pytestmark = pytest.mark.cpu_only(reason="narrows what ONNX Runtime need not have narrowed")
 
@@ -75,7 +75,7 @@ def test_they_are_read_where_they_are(compile_trt, report, monkeypatch):
 
     x, table = torch.randint(0, 9, (3, 4)), torch.randn(9, 5)
     compiled = compile_trt(fn, options={"min_block_size": 1})
-    monkeypatch.setattr(_Addresses, "_copy", None)
+    monkeypatch.setattr(Addresses, "_copy", None)
     with torch.no_grad():
         assert torch.equal(compiled(x, table), fn(x, table))
     report.engines_ran(calls=1, share=1.0)

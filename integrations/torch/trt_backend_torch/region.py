@@ -15,7 +15,7 @@ from torch import fx
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host, call_shapes
 from trt_backend.errors import OutOfMemoryError, ReasonKind, UnsupportedError
-from trt_backend.ir.dims import Dim, DimLike, evaluate, symbols_of
+from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
 from trt_backend.ir.types import DType, TensorType, is_static
@@ -25,49 +25,13 @@ from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.lowering import Environment, lower_nodes
+from trt_backend_torch.memory import Addresses, Input, Layout, Sizes, row_major, with_strides
 from trt_backend_torch.symbols import hinted, sources_of, value_of
 from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor_type
 from trt_backend_torch.weights import WeightWatch
 
-Sizes = tuple[int, ...]
 _SIGNATURES_KEPT = 1024
 _MAX_RANK = 8  # TensorRT's `Dims.MAX_DIMS`
-_TENSORRT_ALIGNMENT = 256  # bytes; `IExecutionContext.set_tensor_address` asks for it
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a tensor lies in memory: logical sizes and strides, and whether an engine can use the memory as it is."""
-
-    sizes: tuple[DimLike, ...]
-    strides: tuple[DimLike, ...]
-    dense: bool
-    dtype: torch.dtype
-    device: torch.device
-
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> _Layout:
-        sizes = tuple(dim_of(size) for size in tensor.shape)
-        strides = tuple(
-            1
-            if size == 1 and isinstance(stride, Dim)
-            else stride  # no element is a step along such a dimension
-            for size, stride in zip(sizes, map(dim_of, tensor.stride()), strict=True)
-        )
-        dense = physical_order(tensor.shape, tensor.stride()) is not None
-        return cls(sizes, strides, dense, tensor.dtype, tensor.device)
-
-
-@dataclass(frozen=True)
-class _Input:
-    """A tensor argument: its position in the call, its promised layout, whether it is a weight, and the element type that
-    stands for its own in the engine.
-    """
-
-    position: int
-    layout: _Layout
-    weight: bool
-    border: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -82,8 +46,8 @@ class LoweredRegion:
     """
 
     graph: Graph
-    inputs: tuple[_Input, ...]
-    outputs: tuple[_Layout | DimLike, ...]
+    inputs: tuple[Input, ...]
+    outputs: tuple[Layout | DimLike, ...]
     symbols: Mapping[str, SymbolSource]
 
 
@@ -108,7 +72,7 @@ def lower_region(
     """
     b = Lowering(name)
     env: Environment = {}
-    inputs: list[_Input] = []
+    inputs: list[Input] = []
     places = list(gm.graph.find_nodes(op="placeholder"))
     for position, place in enumerate(places):
         value = place.meta["val"]
@@ -119,12 +83,12 @@ def lower_region(
         is_frozen = place.name in frozen and is_static(tensor_type(value).shape)
         dense, stand_in = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
         env[place] = b.widened(dense, tensor_type(value).dtype)
-        inputs.append(_Input(position, _Layout.of(value), is_weight, TORCH_DTYPES[stand_in]))
+        inputs.append(Input(position, Layout.of(value), is_weight, TORCH_DTYPES[stand_in]))
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
-    outputs = tuple(env[node] if is_size(node) else _Layout.of(node.meta["val"]) for node in results)
+    outputs = tuple(env[node] if is_size(node) else Layout.of(node.meta["val"]) for node in results)
     layouts = [place.layout for place in inputs] + [
-        layout for layout in outputs if isinstance(layout, _Layout)
+        layout for layout in outputs if isinstance(layout, Layout)
     ]
     if len({layout.device for layout in layouts if layout.device.type == "cuda"}) > 1:
         raise UnsupportedError("its tensors are on several GPUs", ReasonKind.DEVICE)
@@ -166,7 +130,7 @@ class RegionCall:
         self._sources = list(region.symbols.items())
         self._signatures: dict[Sizes, _Signature] = {}
         devices = {place.layout.device for place in region.inputs} | {
-            layout.device for layout in region.outputs if isinstance(layout, _Layout)
+            layout.device for layout in region.outputs if isinstance(layout, Layout)
         }
         self._device = next((device for device in devices if device.type == "cuda"), None)
         self._pool = scratch_pool(self._device) if self._device else None
@@ -210,7 +174,7 @@ class RegionCall:
         arguments = [weights.get(place.name, hinted(place.meta["val"])) for place in places]
         with torch.cuda.device(self._device) if self._device else nullcontext():
             signature = self._signature(arguments)
-            inputs = _Addresses(arguments, self._region.inputs, signature.input_strides, self._device)
+            inputs = Addresses(arguments, self._region.inputs, signature.input_strides, self._device)
             self._executable.prepare(signature.shapes, inputs, self._host(arguments))
 
     def _host(self, arguments: Sequence[Any]) -> Host:
@@ -232,7 +196,7 @@ class RegionCall:
             tensors = self._inputs(arguments)
             if list(map(torch.Tensor.stride, tensors)) == signature.input_strides:
                 return list(map(torch.Tensor.data_ptr, tensors))
-        return _Addresses(arguments, self._region.inputs, signature.input_strides, self._device)
+        return Addresses(arguments, self._region.inputs, signature.input_strides, self._device)
 
     def _weights_version(self, arguments: Sequence[Any]) -> object | None:
         return self._watch.version(self._weights(arguments)) if self._watch else None
@@ -261,22 +225,22 @@ class _Signature:
 
         self.shapes: CallShapes = call_shapes(region.graph, symbols)
         self.input_strides = [
-            concrete(place.layout.strides) if place.layout.dense else _row_major(concrete(place.layout.sizes))
+            concrete(place.layout.strides) if place.layout.dense else row_major(concrete(place.layout.sizes))
             for place in region.inputs
         ]
-        layouts = [output for output in region.outputs if isinstance(output, _Layout)]
+        layouts = [output for output in region.outputs if isinstance(output, Layout)]
         self._memory: list[tuple[Sizes, Sizes, torch.dtype, torch.device]] = []
         plain = len(layouts) == len(region.outputs)
         for layout, value in zip(layouts, region.graph.outputs, strict=True):
             sizes, strides = concrete(layout.sizes), concrete(layout.strides)
             dtype = TORCH_DTYPES[value.dtype]
-            strides = strides if layout.dense else _row_major(sizes)
+            strides = strides if layout.dense else row_major(sizes)
             self._memory.append((sizes, strides, dtype, layout.device))
             plain = plain and layout.dense and dtype is layout.dtype
         self.results = None if plain else self._rearrange
         self._outputs = [
             (concrete(output.strides), output.dtype)
-            if isinstance(output, _Layout)
+            if isinstance(output, Layout)
             else evaluate(output, symbols)
             for output in region.outputs
         ]
@@ -295,7 +259,7 @@ class _Signature:
         """Return the results where some are sizes, of other types, or have gaps or overlaps that no engine writes."""
         tensors = iter(memory)
         return tuple(
-            output if isinstance(output, int) else _with_strides(next(tensors).to(output[1]), output[0])
+            output if isinstance(output, int) else with_strides(next(tensors).to(output[1]), output[0])
             for output in self._outputs
         )
 
@@ -330,12 +294,12 @@ def _dense_output(b: Lowering, value: Value, tensor: torch.Tensor) -> Value:
 
 
 def _needed_sources(
-    graph: Graph, outputs: Sequence[_Layout | DimLike], places: Sequence[fx.Node]
+    graph: Graph, outputs: Sequence[Layout | DimLike], places: Sequence[fx.Node]
 ) -> dict[str, SymbolSource]:
     """Find an argument, or a dimension of one, for each symbol of the region."""
     needed = {symbol.name for symbol in graph.symbols}
     for output in outputs:
-        dims = (*output.sizes, *output.strides) if isinstance(output, _Layout) else (output,)
+        dims = (*output.sizes, *output.strides) if isinstance(output, Layout) else (output,)
         needed |= {symbol.name for symbol in symbols_of(dims)}
     found = sources_of(places)
     missing = needed - set(found)
@@ -348,75 +312,9 @@ def _calls(gm: fx.GraphModule) -> list[fx.Node]:
     return [node for node in gm.graph.nodes if node.op == "call_function"]
 
 
-def _row_major(sizes: Sizes) -> Sizes:
-    strides = [1] * len(sizes)
-    for i in range(len(sizes) - 1, 0, -1):
-        strides[i - 1] = strides[i] * max(sizes[i], 1)
-    return tuple(strides)
-
-
 def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], list[Any]]:
     """Return what picks the items at these positions: hundreds of weights at each call."""
     if len(positions) < 2:
         return lambda items: [items[i] for i in positions]
     pick = itemgetter(*positions)
     return lambda items: list(pick(items))
-
-
-class _Addresses(Sequence[int]):
-    """The addresses of a call's inputs, asked for one by one: those of frozen weights seldom are.
-
-    An input that the engine cannot read as it is is copied. Layouts are looked at even where the framework guards them:
-    dynamo skips the guards of a module's parameters while its dictionaries are the same, whatever `p.data = new` did.
-    """
-
-    def __init__(
-        self,
-        arguments: Sequence[Any],
-        places: Sequence[_Input],
-        strides: Sequence[Sizes],
-        device: torch.device | None,
-    ) -> None:
-        self._arguments = arguments
-        self._places = places
-        self._strides = strides
-        self._device = device
-        self._alignment = _TENSORRT_ALIGNMENT if device else 1
-        self._copies: dict[int, torch.Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, i: Any) -> Any:
-        place = self._places[i]
-        tensor: torch.Tensor = self._arguments[place.position]
-        address = tensor.data_ptr()
-        if (
-            tensor.stride() == self._strides[i]
-            and not address % self._alignment
-            and place.border is place.layout.dtype
-            and (self._device is None or tensor.is_cuda)
-        ):
-            return address
-        if i not in self._copies:
-            self._copies[i] = self._copy(tensor, self._strides[i], place.border)
-        return self._copies[i].data_ptr()
-
-    def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
-        """Return a dense copy on the engine's device; integers out of a narrower type's range become its nearest."""
-        if dtype is not tensor.dtype and not dtype.is_floating_point:
-            limits = torch.iinfo(dtype)
-            tensor = tensor.clamp(limits.min, limits.max)
-        device = self._device or tensor.device
-        return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device).copy_(tensor)
-
-
-def _with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
-    """Return the elements under strides that may have gaps or be 0 (where every element along them is the same)."""
-    if tensor.stride() == strides:
-        return tensor
-    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
-    for axis, stride in enumerate(strides):
-        tensor = tensor.narrow(axis, 0, 1) if stride == 0 else tensor
-    result.as_strided(tensor.shape, strides).copy_(tensor)
-    return result

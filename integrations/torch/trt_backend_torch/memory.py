@@ -1,0 +1,117 @@
+"""How the tensors of a region lie in memory, and how engines come by them."""
+
+from __future__ import annotations
+
+__all__ = ["Addresses", "Input", "Layout", "Sizes", "row_major", "with_strides"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trt_backend.ir.dims import Dim, DimLike
+from trt_backend_torch.types import dim_of, physical_order
+
+Sizes = tuple[int, ...]
+_TENSORRT_ALIGNMENT = 256  # bytes; `IExecutionContext.set_tensor_address` asks for it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor lies in memory: logical sizes and strides, and whether an engine can use the memory as it is."""
+
+    sizes: tuple[DimLike, ...]
+    strides: tuple[DimLike, ...]
+    dense: bool
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Layout:
+        """Return the layout that AOTAutograd promises of a tensor."""
+        sizes = tuple(dim_of(size) for size in tensor.shape)
+        pairs = zip(sizes, map(dim_of, tensor.stride()), strict=True)
+        # Along a dimension of size 1 no element is a step, whatever symbol the promise has there.
+        strides = tuple(1 if size == 1 and isinstance(stride, Dim) else stride for size, stride in pairs)
+        dense = physical_order(tensor.shape, tensor.stride()) is not None
+        return cls(sizes, strides, dense, tensor.dtype, tensor.device)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor argument: its position in the call, its promised layout, whether it is a weight, and the element type of the
+    memory that the engine reads.
+    """
+
+    position: int
+    layout: Layout
+    weight: bool
+    border: torch.dtype
+
+
+class Addresses(Sequence[int]):
+    """The addresses of a call's inputs, asked for one by one: those of frozen weights seldom are.
+
+    An input that the engine cannot read as it is is copied. Layouts are looked at even where the framework guards them:
+    dynamo skips the guards of a module's parameters while its dictionaries are the same, whatever `p.data = new` did.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[Any],
+        places: Sequence[Input],
+        strides: Sequence[Sizes],
+        device: torch.device | None,
+    ) -> None:
+        self._arguments = arguments
+        self._places = places
+        self._strides = strides
+        self._device = device
+        self._alignment = _TENSORRT_ALIGNMENT if device else 1
+        self._copies: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: Any) -> Any:
+        place = self._places[i]
+        tensor: torch.Tensor = self._arguments[place.position]
+        address = tensor.data_ptr()
+        if (
+            tensor.stride() == self._strides[i]
+            and not address % self._alignment
+            and place.border is place.layout.dtype
+            and (self._device is None or tensor.is_cuda)
+        ):
+            return address
+        if i not in self._copies:
+            self._copies[i] = self._copy(tensor, self._strides[i], place.border)
+        return self._copies[i].data_ptr()
+
+    def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
+        """Return a dense copy on the engine's device; integers out of a narrower type's range become its nearest."""
+        if dtype is not tensor.dtype and not dtype.is_floating_point:
+            limits = torch.iinfo(dtype)
+            tensor = tensor.clamp(limits.min, limits.max)
+        device = self._device or tensor.device
+        return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device).copy_(tensor)
+
+
+def row_major(sizes: Sizes) -> Sizes:
+    """Return the strides of a contiguous tensor."""
+    strides = [1] * len(sizes)
+    for i in range(len(sizes) - 1, 0, -1):
+        strides[i - 1] = strides[i] * max(sizes[i], 1)
+    return tuple(strides)
+
+
+def with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
+    """Return the elements under strides that may have gaps or be 0 (where every element along them is the same)."""
+    if tensor.stride() == strides:
+        return tensor
+    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    for axis, stride in enumerate(strides):
+        tensor = tensor.narrow(axis, 0, 1) if stride == 0 else tensor
+    result.as_strided(tensor.shape, strides).copy_(tensor)
+    return result
