@@ -51,7 +51,7 @@ class FakeProvider:
     def worth_freezing(self, graph: Graph) -> tuple[int, ...]:
         return ()
 
-    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+    def read(self, address: int, byte_count: int) -> Buffer:
         raise AssertionError("no weights here")
 
     def carry(self) -> Callable[[], None]:

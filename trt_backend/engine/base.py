@@ -191,8 +191,8 @@ class EngineProvider(Protocol):
         """Return the positions of the inputs, all weights of static shape, that an engine gains from as constants."""
         ...
 
-    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
-        """Return the contents of memory, after all that was queued on the stream."""
+    def read(self, address: int, byte_count: int) -> Buffer:
+        """Return the contents of memory, after all that any stream was to write there."""
         ...
 
     def carry(self) -> Callable[[], None]:

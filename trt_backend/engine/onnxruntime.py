@@ -88,7 +88,7 @@ class OnnxRuntimeProvider:
         total = sum(graph.inputs[i].type.byte_count for i in positions)
         return positions if total <= _MODEL_LIMIT else ()
 
-    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+    def read(self, address: int, byte_count: int) -> Buffer:
         """Return a view of the memory."""
         return (ctypes.c_char * byte_count).from_address(address)
 

@@ -86,7 +86,7 @@ class StagedProvider:
         """Return the element type itself (NARROW)."""
         return dtype
 
-    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+    def read(self, address: int, byte_count: int) -> Buffer:
         """Return a view of the memory."""
         return (ctypes.c_char * byte_count).from_address(address)
 

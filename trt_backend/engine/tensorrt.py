@@ -65,7 +65,7 @@ class TensorRTProvider:
             i for i, value in enumerate(graph.inputs) if value in graph.weights and is_static(value.shape)
         )
 
-    def read(self, address: int, byte_count: int, stream: int) -> Buffer:
+    def read(self, address: int, byte_count: int) -> Buffer:
         """Return a copy of the memory, after all that any stream was to write there."""
         return cuda.read(address, byte_count)
 

@@ -64,7 +64,7 @@ class CalibratedEngine:
     ) -> None:
         """Run the engine (NotReadyError while the calibration collects: the call is watched, and runs natively)."""
         if self._calibration.collecting:
-            self._observe(shapes, inputs, host)
+            self._observe(shapes, inputs)
             raise NotReadyError("its calibration collects")
         made = self._engine
         if made is None or made[0] != self._calibration.version:
@@ -94,7 +94,7 @@ class CalibratedEngine:
         known = dict(zip(self._watched.outputs, thresholds, strict=True))
         return quantize(self._graph, known, self._provider.support)
 
-    def _observe(self, shapes: CallShapes, inputs: Sequence[int], host: Host) -> None:
+    def _observe(self, shapes: CallShapes, inputs: Sequence[int]) -> None:
         """Compute the activations on the CPU, from the inputs of a call."""
         watched = self._watched
         if not watched.outputs:
@@ -104,7 +104,7 @@ class CalibratedEngine:
         given: list[np.ndarray] = []
         for address, value, sizes in zip(inputs, self._graph.inputs, shapes.inputs, strict=True):
             byte_count = math.prod(sizes) * value.dtype.numpy.itemsize
-            memory = self._provider.read(address, byte_count, host.stream) if byte_count else b""
+            memory = self._provider.read(address, byte_count) if byte_count else b""
             given.append(np.frombuffer(memory, value.dtype.numpy))
         seen = call_shapes(watched, shapes.symbols)
         results = [

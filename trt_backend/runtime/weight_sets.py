@@ -33,8 +33,8 @@ _IN_USE = 64  # ROOM: calls; an engine that served one of the last so many is in
 _SEEN = 256  # AGAIN: digests remembered
 
 
-Read = Callable[[int, int, int], Buffer]
-"""From address, byte count and stream to the contents."""
+Read = Callable[[int, int], Buffer]
+"""From address and byte count to the contents."""
 
 
 class WeightSets:
@@ -87,9 +87,9 @@ class WeightSets:
                 self._used[digest] = self._calls
                 return
         version = host.weights_version()
-        contents = self._contents(inputs, host)
+        contents = self._contents(inputs)
         digest = _digest(contents)
-        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs, host)
+        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs)
         if engine is None:
             self._last = None
             self._live_engine().run(shapes, inputs, outputs, host)
@@ -100,9 +100,9 @@ class WeightSets:
 
     def prepare(self, shapes: CallShapes, inputs: Sequence[int], host: Host = CPU_HOST) -> None:
         """Build the engine for the weights as they are now."""
-        contents = self._contents(inputs, host)
+        contents = self._contents(inputs)
         digest = _digest(contents)
-        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs, host)
+        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs)
         if engine is None:
             self._live_engine().prepare(shapes, inputs, host)
         else:
@@ -118,11 +118,11 @@ class WeightSets:
     ) -> None:
         engine.run(shapes.part(self._kept), [inputs[i] for i in self._kept], outputs, host)
 
-    def _contents(self, inputs: Sequence[int], host: Host) -> list[Buffer]:
-        return [self._read(inputs[i], byte_count, host.stream) for i, byte_count in self._frozen]
+    def _contents(self, inputs: Sequence[int]) -> list[Buffer]:
+        return [self._read(inputs[i], byte_count) for i, byte_count in self._frozen]
 
     def _new_contents(
-        self, digest: bytes, contents: list[Buffer], inputs: Sequence[int], host: Host
+        self, digest: bytes, contents: list[Buffer], inputs: Sequence[int]
     ) -> LazyEngine | None:
         """Return an engine for contents that had none, or None where the live one serves them (AGAIN, ROOM)."""
         with self._lock:
@@ -138,7 +138,7 @@ class WeightSets:
                 self._graph.inputs[i]: _copy(self._graph.inputs[i], view)
                 for (i, _), view in zip(self._frozen, contents, strict=True)
             }
-            if _digest(self._contents(inputs, host)) != digest:  # somebody writes at this moment
+            if _digest(self._contents(inputs)) != digest:  # somebody writes at this moment
                 return None
             engine = self._build(freeze(self._graph, arrays))
             self._used[digest] = self._calls
