@@ -77,7 +77,7 @@ def ours(**options: Any) -> Callable[[Subject, Plan], Made]:
 
     def make(subject: Subject, plan: Plan) -> Made:
         before = report().graphs
-        settings = {**_our_options(plan), **options, **plan.options}
+        settings = {**_our_options(plan), **plan.options, **options}
         compiled = torch.compile(subject.model, backend="trt", options=settings, dynamic=False)
         settled: list[tuple[Report, int]] = []
 

@@ -233,6 +233,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(cuda_graphs_module.cuda, "Stream", Stream)
     monkeypatch.setattr(cuda_graphs_module.cuda, "capture", capture)
     monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize", lambda stream: noted.append(("wait", stream)))
+    monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize_all", lambda: noted.append(("wait",)))
     monkeypatch.setattr(cuda_graphs_module.cuda, "copy_async", lambda *copy: noted.append(("copy", *copy)))
     monkeypatch.setattr(
         cuda_graphs_module.cuda, "launch", lambda graph, stream: noted.append(("launch", graph.name, stream))
@@ -297,6 +298,7 @@ def test_graphs_are_bounded_and_take_their_contexts_along(driver: list[tuple[Any
     for each in shapes:
         graphs.run(each, [10], [20], host)
     assert engine.forgotten == [70, 71, 72, 73], "16 of 20 are kept"
+    assert driver.count(("wait",)) == 4, "graphs of other streams may be under way"
     graphs.run(shapes[-1], [11], [20], host)
     assert len(engine.runs) == 2 * 20
     graphs.run(shapes[0], [11], [20], host)
@@ -344,13 +346,15 @@ def test_memory_that_changes_all_the_time_is_captured_ever_more_seldom(driver: l
     assert len(engine.forgotten) == third - 1 - 16, "but the one that copies, 16 are kept"
 
 
-def test_where_no_memory_is_left_for_a_second_graph_the_first_serves_on(
-    driver: list[tuple[Any, ...]],
+@pytest.mark.parametrize("error", [OutOfMemoryError("no context"), RunError("refused")])
+@pytest.mark.parametrize("captured", [False, True])
+def test_where_a_second_graph_fails_the_first_serves_on(
+    captured: bool, error: Exception, driver: list[tuple[Any, ...]]
 ) -> None:
     class Full(Recorder):
         def run(self, shapes: CallShapes, inputs: Any, outputs: Any, host: Any) -> None:
-            if list(inputs) == [10]:
-                raise OutOfMemoryError("no context")
+            if list(inputs) == [10] and (not captured or self.runs[-1][0] == [10]):
+                raise error
             super().run(shapes, inputs, outputs, host)
 
     graph, engine = _graph(), Full()

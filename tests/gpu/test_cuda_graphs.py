@@ -75,6 +75,19 @@ def test_an_input_with_new_contents_in_place(report: ReportChecks) -> None:
     report.engines_ran(calls=4, exactly=True)
 
 
+def test_memory_that_comes_again_is_not_copied(report: ReportChecks, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = mlp(), rows(4)
+    compiled = compile_trt(model, options=GRAPHS)
+    with torch.no_grad():
+        wanted = model(x)
+        for _ in range(4):  # each result's memory is free again at once
+            compiled(x)
+        monkeypatch.setattr("trt_backend.engine.cuda.GraphCopy.move", None)
+        for _ in range(3):
+            assert_close(compiled(x), wanted)
+    report.engines_ran(calls=7, exactly=True)
+
+
 def test_an_input_with_gaps(report: ReportChecks) -> None:
     model = mlp()
     compiled = compile_trt(model, options=GRAPHS)

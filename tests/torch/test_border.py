@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch_checks import assert_close
@@ -65,6 +67,49 @@ def test_what_is_out_of_range_is_the_nearest(compile_trt, report):
         for got, wanted in zip(compiled(x), fn(x), strict=True):
             assert torch.equal(got, wanted)
     report.engines_ran(calls=1)
+
+
+LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "0-d": lambda x: x[3, 1],
+    "transposed": lambda x: x.t(),
+    "gaps": lambda x: x[::2, 1:3],
+    "expanded": lambda x: x[:, :1].expand(5, 3),
+    "offset": lambda x: x.flatten()[3:],
+    "rank 7": lambda x: x.view(5, 1, 2, 1, 1, 1, 2),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(name: str, dynamic: bool, compile_trt, report):
+    x = LAYOUTS[name](torch.arange(20).view(5, 4) * 2**29 - 2**32)
+
+    def fn(x):
+        return x > 5, x == 2**31 - 2**29
+
+    compiled = compile_trt(fn, dynamic=dynamic, options={"min_block_size": 1})
+    with torch.no_grad():
+        for got, wanted in zip(compiled(x), fn(x), strict=True):
+            assert torch.equal(got, wanted)
+    report.engines_ran(calls=1)
+
+
+def test_buffers_that_engines_read_at_each_call(compile_trt, report):
+    class Offset(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("offset", torch.tensor([2**40, 7, -(2**40)]))
+
+        def forward(self, x):
+            return x > self.offset
+
+    model, x = Offset(), torch.arange(3)
+    compiled = compile_trt(model, options={"min_block_size": 1, "freeze_weights": False})
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(compiled(x), model(x))
+            model.offset.neg_()
+    report.engines_ran(calls=2)
 
 
 def test_they_are_read_where_they_are(compile_trt, report, monkeypatch):

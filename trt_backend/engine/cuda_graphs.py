@@ -28,7 +28,7 @@ from typing import Protocol
 from trt_backend.debug import log
 from trt_backend.engine import cuda
 from trt_backend.engine.base import CallShapes, Engine, Host, Memory
-from trt_backend.errors import OutOfMemoryError
+from trt_backend.errors import OutOfMemoryError, RunError
 from trt_backend.ir.graph import Graph
 
 _MOST = 16
@@ -74,7 +74,7 @@ class CudaGraphEngine:
         if self._comes_again(here):
             try:
                 return self._direct.add(here, self._capture(shapes, places, host, direct=True))
-            except OutOfMemoryError as error:
+            except (OutOfMemoryError, RunError) as error:  # it would serve without copies, no more
                 log.debug("a CUDA graph copies its inputs and outputs: %s", error)
         return self._anywhere.get(anywhere) or self._anywhere.add(
             anywhere, self._capture(shapes, places, host, direct=False)
@@ -143,6 +143,7 @@ class _Pool:
         self._captured[key] = captured
         while len(self._captured) > _MOST:
             _, oldest = self._captured.popitem(last=False)
+            cuda.synchronize_all()  # another stream's may be under way, and needs its context
             self._engine.forget(oldest.stream.handle)
         return captured
 

@@ -2,7 +2,7 @@
 
 Rules:
   ONCE    A signature is timed once, on the real inputs of its first call, both in turn, and the faster serves it.
-  MEDIAN  Of a few rounds, after one that is not timed: what is compiled or loaded at a first call does not count.
+  MEDIAN  Of a few rounds, after some that do not count: at first calls things are compiled, loaded and captured.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from trt_backend.debug import log
 from trt_backend.errors import NotReadyError, Reason, ReasonKind
 from trt_backend.report import RegionRecord
 
+_WARM_UP = 3
 _ROUNDS = 5
 
 
@@ -42,9 +43,7 @@ class Choice:
     ) -> None:
         """Time both; where the engine does not serve this signature (any more), a later call does it."""
         try:
-            for call in (engine, native):
-                self._seconds(call)
-            rounds = [(self._seconds(engine), self._seconds(native)) for _ in range(_ROUNDS)]
+            rounds = [(self._seconds(engine), self._seconds(native)) for _ in range(_WARM_UP + _ROUNDS)]
         except NotReadyError as error:
             log.debug("%s: not timed: %s", self._record.name, error)
             return
@@ -52,7 +51,7 @@ class Choice:
             log.warning("%s: not timed, its engine serves %s: %s", self._record.name, signature, error)
             self._native_is_faster[signature] = False
             return
-        ratio = statistics.median(b / a for a, b in rounds)
+        ratio = statistics.median(b / a for a, b in rounds[_WARM_UP:])
         self._native_is_faster[signature] = ratio < 1
         log.info("%s: native takes %.2f of the engine's time for %s", self._record.name, ratio, signature)
         detail = f"native takes {ratio:.2f} of the engine's time"

@@ -90,10 +90,7 @@ class Addresses(Sequence[int]):
         return self._copies[i].data_ptr()
 
     def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
-        """Return a dense copy on the engine's device; integers out of a narrower type's range become its nearest."""
-        if dtype is not tensor.dtype and not dtype.is_floating_point:
-            limits = torch.iinfo(dtype)
-            tensor = tensor.clamp(limits.min, limits.max)
+        """Return a dense copy on the engine's device."""
         device = self._device or tensor.device
         return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device).copy_(tensor)
 

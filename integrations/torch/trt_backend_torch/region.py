@@ -31,7 +31,6 @@ from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor
 from trt_backend_torch.weights import WeightWatch
 
 _SIGNATURES_KEPT = 1024
-_MAX_RANK = 8  # TensorRT's `Dims.MAX_DIMS`
 
 
 @dataclass(frozen=True)
@@ -274,8 +273,7 @@ def _dense_input(
     logical = tensor_type(tensor)
     order = physical_order(tensor.shape, tensor.stride()) or tuple(range(logical.rank))
     shape = tuple(logical.shape[i] for i in order)
-    in_words = (logical.dtype, border(logical.dtype)) == (DType.INT64, DType.INT32)
-    if in_words and logical.rank < _MAX_RANK:
+    if (logical.dtype, border(logical.dtype)) == (DType.INT64, DType.INT32):
         words = b.input(name, TensorType(DType.INT32, (*shape, 2)), weight=is_weight)
         stored, memory = b.from_words(words), DType.INT64
     else:

@@ -91,6 +91,12 @@ _ACTIVATION = {
 
 @RULES.rule(Unary, {kind: dtypes for kind, (_, dtypes) in _UNARY.items()})
 def _unary(m: ModelWriter, op: Unary, x: Tensor) -> str:
+    if op.kind is UnaryKind.SIGN and x.dtype is DType.INT64:  # see `_extreme`
+        zero = m.constant(0, x.dtype)
+        above, below = (
+            m.node("Cast", m.node(name, x.name, zero), to=ONNX_DTYPE[x.dtype]) for name in ("Greater", "Less")
+        )
+        return m.node("Sub", above, below)
     return m.node(_UNARY[op.kind][0], x.name)
 
 
@@ -102,7 +108,20 @@ def _elementwise(m: ModelWriter, op: Elementwise, left: Tensor, right: Tensor) -
         return m.floor_divide(left.name, _divisor(m, right))
     if op.kind is ElementwiseKind.DIV:
         return m.node("Div", left.name, _divisor(m, right))
+    if op.kind in (ElementwiseKind.MAX, ElementwiseKind.MIN):
+        return _extreme(m, _ELEMENTWISE[op.kind][0], left.name, right.name, left.dtype)
     return m.node(_ELEMENTWISE[op.kind][0], left.name, right.name)
+
+
+def _extreme(m: ModelWriter, name: str, x: str, y: str, dtype: DType) -> str:
+    """Return the Max or Min of both.
+
+    For int64, ONNX Runtime 1.31.1 goes by the low words alone there, and in Clip and Sign; 1.32.0 does not.
+    """
+    if dtype is not DType.INT64:
+        return m.node(name, x, y)
+    found = (y, x) if name == "Max" else (x, y)
+    return m.node("Where", m.node("Less", x, y), *found)
 
 
 def _divisor(m: ModelWriter, x: Tensor) -> str:
@@ -118,10 +137,12 @@ def _divisor(m: ModelWriter, x: Tensor) -> str:
 def _activation(m: ModelWriter, op: Activation, x: Tensor) -> str:
     name = _ACTIVATION[op.kind][0]
     if op.kind is ActivationKind.CLIP:
-        low, high = op.bounds(x.dtype)
-        return m.node("Clip", x.name, m.constant(low, x.dtype), m.constant(high, x.dtype))
+        low, high = (m.constant(bound, x.dtype) for bound in op.bounds(x.dtype))
+        if x.dtype is not DType.INT64:
+            return m.node("Clip", x.name, low, high)
+        return _extreme(m, "Min", _extreme(m, "Max", x.name, low, x.dtype), high, x.dtype)
     if op.kind is ActivationKind.RELU and x.dtype.is_integer:  # no kernel for int64
-        return m.node("Max", x.name, m.constant(0, x.dtype))
+        return _extreme(m, "Max", x.name, m.constant(0, x.dtype), x.dtype)
     if op.kind is ActivationKind.SOFTPLUS:
         scaled = _scaled(m, x.name, op.beta, x.dtype)
         return _scaled(m, m.node(name, scaled), op.alpha, x.dtype)

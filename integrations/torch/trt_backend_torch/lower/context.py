@@ -75,7 +75,7 @@ class Lowering(LayerBuilder):
         return self.select(fits, low, if_negative(high, least, most), DType.INT32)
 
     def cast(self, x: Value, dtype: DType) -> Value:
-        """Return x in `dtype`: the stand-in itself in its own, which the caller has rounded to as a cast would."""
+        """Return x in `dtype`: the stand-in itself in its own; floats are rounded to it as a cast would, integers are cut off."""
         stand_in = self._stand_ins.get(x)
         return stand_in if stand_in is not None and stand_in.dtype is dtype else super().cast(x, dtype)
 
