@@ -9,6 +9,10 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,6 +23,32 @@ from trt_backend.engine import cuda, staged
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host
 
 OK = real.CUresult.CUDA_SUCCESS
+
+
+@dataclass(eq=False)
+class Node:
+    """A node of a graph: what it does, and from where to where it copies how many bytes, if it does that."""
+
+    work: Callable[[], object]
+    copied: tuple[int, int, int] | None
+
+
+class Event:
+    """A place in a stream: what that has to do until there, and more, and whether it came there."""
+
+    work: list[Callable[[], object]]
+    came = False
+
+
+@dataclass
+class Wait:
+    """A wait for an event; whoever cannot, has the other stream come there."""
+
+    event: Event
+
+    def __call__(self) -> None:
+        while not self.event.came:
+            self.event.work.pop(0)()
 
 
 class FakeDriver:
@@ -36,6 +66,8 @@ class FakeDriver:
     CUstream_flags = real.CUstream_flags
     CUstreamCaptureMode = real.CUstreamCaptureMode
     CUdevice_attribute = real.CUdevice_attribute
+    CUevent_flags = real.CUevent_flags
+    CUgraphNodeType = real.CUgraphNodeType
     NEEDS_CONTEXT = ("cuCtxSynchronize", "cuStream", "cuMem")
 
     def __init__(self, devices: int = 1) -> None:
@@ -49,6 +81,7 @@ class FakeDriver:
         self._contexts = threading.local()
         self._lock = threading.Lock()
         self._next_stream = 100
+        self._captured: dict[int, list[Any]] = {}
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -80,10 +113,24 @@ class FakeDriver:
         self.calls.clear()
         return noted
 
-    def queue(self, stream: int, work: Callable[[], object]) -> None:
-        """Do something on a stream, later."""
+    def queue(
+        self, stream: int, work: Callable[[], object], copied: tuple[int, int, int] | None = None
+    ) -> None:
+        """Do something on a stream, later; or put it into the graph that is captured there."""
         assert self.stack, "a thread without a context queues"
-        self.streams[stream].append(work)
+        if stream in self._captured:
+            self._captured[stream].append(Node(work, copied))
+        else:
+            self.streams[stream].append(work)
+
+    def finish(self, random: Random) -> None:
+        """Do what all streams have to do, in any order that their waits allow."""
+        while ready := [
+            work
+            for work in self.streams.values()
+            if work and not (isinstance(work[0], Wait) and not work[0].event.came)
+        ]:
+            random.choice(ready).pop(0)()
 
     def cuInit(self, Flags: int) -> None:
         pass
@@ -122,6 +169,60 @@ class FakeDriver:
     def cuStreamSynchronize(self, hStream: int) -> None:
         _finish(self.streams[hStream] if hStream else self._default)
 
+    def cuEventCreate(self, Flags: int) -> Event:
+        return Event()
+
+    def cuEventRecord(self, hEvent: Event, hStream: int) -> None:
+        hEvent.work = self.streams[hStream]
+        self.queue(hStream, lambda: setattr(hEvent, "came", True))
+
+    def cuStreamWaitEvent(self, hStream: int, hEvent: Event, Flags: int) -> None:
+        self.queue(hStream, Wait(hEvent))
+
+    def cuEventDestroy(self, hEvent: Event) -> None:
+        pass
+
+    def cuMemcpyDtoDAsync(self, dstDevice: int, srcDevice: int, ByteCount: int, hStream: int) -> None:
+        work = partial(ctypes.memmove, dstDevice, srcDevice, ByteCount)
+        self.queue(hStream, work, (srcDevice, dstDevice, ByteCount))
+
+    def cuStreamBeginCapture(self, hStream: int, mode: Any) -> None:
+        self._captured[hStream] = []
+
+    def cuStreamEndCapture(self, hStream: int) -> list[Node]:
+        return self._captured.pop(hStream)
+
+    def cuGraphInstantiate(self, hGraph: list[Node], flags: int) -> list[Node]:
+        return hGraph
+
+    def cuGraphGetNodes(self, hGraph: list[Node], numNodes: int = 0) -> tuple[list[Node], int]:
+        return hGraph, len(hGraph)
+
+    def cuGraphNodeGetType(self, hNode: Node) -> Any:
+        kinds = self.CUgraphNodeType
+        return kinds.CU_GRAPH_NODE_TYPE_KERNEL if hNode.copied is None else kinds.CU_GRAPH_NODE_TYPE_MEMCPY
+
+    def cuGraphMemcpyNodeGetParams(self, hNode: Node) -> Any:
+        assert hNode.copied is not None
+        return SimpleNamespace(srcDevice=hNode.copied[0], dstDevice=hNode.copied[1])
+
+    def cuGraphExecMemcpyNodeSetParams(
+        self, hGraphExec: list[Node], hNode: Node, copyParams: Any, ctx: int
+    ) -> None:
+        assert hNode.copied is not None
+        hNode.copied = copyParams.srcDevice, copyParams.dstDevice, hNode.copied[2]
+        hNode.work = partial(ctypes.memmove, copyParams.dstDevice, copyParams.srcDevice, hNode.copied[2])
+
+    def cuGraphLaunch(self, hGraphExec: list[Node], hStream: int) -> None:
+        for node in hGraphExec:
+            self.queue(hStream, node.work)
+
+    def cuGraphExecDestroy(self, hGraphExec: list[Node]) -> None:
+        pass
+
+    def cuGraphDestroy(self, hGraph: list[Node]) -> None:
+        pass
+
     def cuThreadExchangeStreamCaptureMode(self, mode: Any) -> Any:
         former, self.capture_mode = self.capture_mode, mode
         return former
@@ -157,6 +258,9 @@ class QueuedEngine:
 
     def __init__(self, engine: Engine, driver: FakeDriver, scratch: int = 0) -> None:
         self._engine, self._driver, self._scratch = engine, driver, scratch
+
+    def forget(self, stream: int) -> None:
+        """Nothing is kept for a stream."""
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         scratch = host.scratch(self._scratch) if self._scratch else None

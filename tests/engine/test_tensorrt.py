@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -78,7 +79,7 @@ class Stand:
     def __init__(self, stream: int, turn: Lock | None = None) -> None:
         self.stream = stream
         self.turn = turn or Lock()
-        self._next = iter(range(1000, 9000, 100))
+        self._next = count(1000, 100)
 
     def scratch(self, byte_count: int) -> Block:
         return Block(500 + self.stream)
@@ -204,7 +205,7 @@ def test_a_size_that_no_input_has_comes_as_the_shape_of_its_own() -> None:
 def driver(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Note the driver's calls; streams are numbered from 70 on."""
     noted: list[tuple[Any, ...]] = []
-    handles = iter(range(70, 1000))
+    handles = count(70)
 
     class Stream:
         def __init__(self) -> None:
@@ -232,8 +233,11 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(cuda_graphs_module.cuda, "Stream", Stream)
     monkeypatch.setattr(cuda_graphs_module.cuda, "capture", capture)
-    monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize", lambda stream: noted.append(("wait", stream)))
-    monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize_all", lambda: noted.append(("wait",)))
+    monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize", lambda stream: noted.append(("stop", stream)))
+    monkeypatch.setattr(cuda_graphs_module.cuda, "synchronize_all", lambda: noted.append(("stop",)))
+    monkeypatch.setattr(
+        cuda_graphs_module.cuda, "wait_for", lambda *streams: noted.append(("wait", *streams))
+    )
     monkeypatch.setattr(cuda_graphs_module.cuda, "copy_async", lambda *copy: noted.append(("copy", *copy)))
     monkeypatch.setattr(
         cuda_graphs_module.cuda, "launch", lambda graph, stream: noted.append(("launch", graph.name, stream))
@@ -256,113 +260,135 @@ class Recorder:
         self.forgotten.append(stream)
 
 
-def test_a_graph_works_on_memory_of_its_own_and_hands_the_outputs_over(driver: list[tuple[Any, ...]]) -> None:
-    graph, engine = _graph(), Recorder()
-    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
-    graphs.run(shapes, [10], [20], host)
-    assert engine.runs == [([1000], [1100], 70)] * 2, "once to settle, once captured, on a stream of its own"
-    settled = [("wait", 1), ("copy", 1000, 10, 24, 70), ("wait", 1), ("copy", 20, 1100, 24, 70), ("wait", 70)]
-    assert driver == [*settled, ("move", 10, 1000), ("move", 1100, 20), ("launch", "graph 70", 1)]
+def _graphs(engine: Recorder) -> tuple[CudaGraphEngine, Callable[[int], CallShapes]]:
+    graph = _graph()
+    return CudaGraphEngine(engine, graph), lambda n: call_shapes(graph, {"n": n})
+
+
+def test_what_comes_once_runs_without_a_graph(driver: list[tuple[Any, ...]]) -> None:
+    engine = Recorder()
+    graphs, shapes = _graphs(engine)
+    graphs.run(shapes(2), [10], [20], Stand(1))
+    assert (engine.runs, driver) == ([([10], [20], 1)], [])
+
+
+def test_memory_that_comes_again_gets_a_graph_without_copies(driver: list[tuple[Any, ...]]) -> None:
+    engine, host = Recorder(), Stand(1)
+    graphs, shapes = _graphs(engine)
+    two = shapes(2)
+    for _ in range(2):
+        graphs.run(two, [10], [20], host)
+    assert engine.runs[1:] == [([10], [20], 70)] * 2, "once to settle, once captured, on a stream of its own"
+    assert driver == [("wait", 70, 1), ("wait", 70, 1), ("wait", 1, 70), ("launch", "graph 70", 1)]
     driver.clear()
-    graphs.run(shapes, [11], [21], host)
-    assert driver == [("move", 11, 1000), ("move", 1100, 21), ("launch", "graph 70", 1)]
-    assert len(engine.runs) == 2
+    graphs.run(two, [10], [20], host)
+    assert driver == [("launch", "graph 70", 1)]
+    assert len(engine.runs) == 3
+
+
+def test_other_memory_gets_a_graph_of_its_own_memory_which_hands_the_outputs_over(
+    driver: list[tuple[Any, ...]],
+) -> None:
+    engine, host = Recorder(), Stand(1)
+    graphs, shapes = _graphs(engine)
+    two = shapes(2)
+    graphs.run(two, [10], [20], host)
+    graphs.run(two, [11], [21], host)
+    assert engine.runs[1:] == [([1000], [1100], 70)] * 2
+    settled = [("wait", 70, 1), ("copy", 1000, 11, 24, 70), ("wait", 70, 1), ("copy", 21, 1100, 24, 70)]
+    assert driver == [
+        *settled,
+        ("wait", 1, 70),
+        ("move", 11, 1000),
+        ("move", 1100, 21),
+        ("launch", "graph 70", 1),
+    ]
+    driver.clear()
+    graphs.run(two, [12], [22], host)
+    assert driver == [("move", 12, 1000), ("move", 1100, 22), ("launch", "graph 70", 1)]
+    driver.clear()
+    for memory in (11, 11, 13):
+        graphs.run(two, [memory], [memory + 10], host)
+    direct, copied = ("launch", "graph 71", 1), [("move", 13, 1000), ("move", 1100, 23)]
+    assert [call for call in driver if call[0] != "wait"] == [
+        direct,
+        direct,
+        *copied,
+        ("launch", "graph 70", 1),
+    ]
+
+
+def test_a_graph_belongs_to_its_signature_and_stream(driver: list[tuple[Any, ...]]) -> None:
+    engine, host = Recorder(), Stand(1)
+    graphs, shapes = _graphs(engine)
+    two, three = shapes(2), shapes(3)
+    for _ in range(2):
+        for each, stream in ((two, 1), (three, 1), (two, 2)):
+            host.stream = stream
+            graphs.run(each, [10], [20], host)
+    assert [run[2] for run in engine.runs] == [1, 1, 2, 70, 70, 71, 71, 72, 72]
 
 
 def test_a_graph_does_not_keep_its_first_caller(driver: list[tuple[Any, ...]]) -> None:
     """Whose host knows all arguments of that call."""
-    graph, host = _graph(), Stand(1)
-    graphs = CudaGraphEngine(Recorder(), graph)
-    graphs.run(call_shapes(graph, {"n": 2}), [10], [20], host)
+    host = Stand(1)
+    graphs, shapes = _graphs(Recorder())
+    two = shapes(2)
+    for memory in (10, 10, 11):
+        graphs.run(two, [memory], [20], host)
     alive = weakref.ref(host)
     del host
     gc.collect()
     assert alive() is None
 
 
-def test_a_failed_capture_leaves_no_context_behind(driver: list[tuple[Any, ...]]) -> None:
-    class Refusing(Recorder):
-        def run(self, *call: Any) -> None:
-            raise RunError("no memory")
-
-    graph, engine = _graph(), Refusing()
-    with pytest.raises(RunError, match="no memory"):
-        CudaGraphEngine(engine, graph).run(call_shapes(graph, {"n": 2}), [10], [20], Stand(1))
-    assert engine.forgotten == [70]
-
-
-def test_graphs_are_bounded_and_take_their_contexts_along(driver: list[tuple[Any, ...]]) -> None:
-    graph, engine = _graph(), Recorder()
-    graphs, host = CudaGraphEngine(engine, graph), Stand(1)
-    shapes = [call_shapes(graph, {"n": n}) for n in range(1, 21)]
-    for each in shapes:
-        graphs.run(each, [10], [20], host)
-    assert engine.forgotten == [70, 71, 72, 73], "16 of 20 are kept"
-    assert driver.count(("wait",)) == 4, "graphs of other streams may be under way"
-    graphs.run(shapes[-1], [11], [20], host)
-    assert len(engine.runs) == 2 * 20
-    graphs.run(shapes[0], [11], [20], host)
-    assert len(engine.runs) == 2 * 21
-
-
-def test_memory_that_comes_again_gets_a_graph_without_copies(driver: list[tuple[Any, ...]]) -> None:
-    graph, engine = _graph(), Recorder()
-    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
-    graphs.run(shapes, [10], [20], host)
-    del driver[:], engine.runs[:]
-    graphs.run(shapes, [10], [20], host)
-    assert engine.runs == [([10], [20], 71)] * 2
-    assert driver == [("wait", 1), ("wait", 1), ("wait", 71), ("launch", "graph 71", 1)]
-    driver.clear()
-    graphs.run(shapes, [10], [20], host)
-    graphs.run(shapes, [10], [21], host)
-    graphs.run(shapes, [10], [20], host)
-    copied = [("move", 10, 1000), ("move", 1100, 21), ("launch", "graph 70", 1)]
-    assert driver == [("launch", "graph 71", 1), *copied, ("launch", "graph 71", 1)]
-
-
-def test_a_graph_without_copies_belongs_to_its_signature_and_stream(driver: list[tuple[Any, ...]]) -> None:
-    graph, engine = _graph(), Recorder()
-    graphs, host = CudaGraphEngine(engine, graph), Stand(1)
-    two, three = (call_shapes(graph, {"n": n}) for n in (2, 3))
-    for _ in range(2):
-        for shapes, stream in ((two, 1), (three, 1), (two, 2)):
-            host.stream = stream
-            graphs.run(shapes, [10], [20], host)
-    assert [run[2] for run in engine.runs if run[0] == [10]] == [73, 73, 74, 74, 75, 75]
-
-
-def test_memory_that_changes_all_the_time_is_captured_ever_more_seldom(driver: list[tuple[Any, ...]]) -> None:
-    graph, engine = _graph(), Recorder()
-    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
-    captures: list[int] = []
-    for _ in range(3):
-        for i in range(4000):
-            graphs.run(shapes, [i % 40], [20], host)
-        captures.append(len(engine.runs) // 2)
-    first, second, third = captures
-    assert first < 120
-    assert third - second < 40
-    assert len(engine.forgotten) == third - 1 - 16, "but the one that copies, 16 are kept"
-
-
 @pytest.mark.parametrize("error", [OutOfMemoryError("no context"), RunError("refused")])
-@pytest.mark.parametrize("captured", [False, True])
-def test_where_a_second_graph_fails_the_first_serves_on(
-    captured: bool, error: Exception, driver: list[tuple[Any, ...]]
+@pytest.mark.parametrize("settled", [False, True])
+def test_where_no_graph_can_be_captured_the_engine_runs_without(
+    settled: bool, error: Exception, driver: list[tuple[Any, ...]]
 ) -> None:
-    class Full(Recorder):
+    class Refusing(Recorder):
         def run(self, shapes: CallShapes, inputs: Any, outputs: Any, host: Any) -> None:
-            if list(inputs) == [10] and (not captured or self.runs[-1][0] == [10]):
+            if host.stream >= 70 and (not settled or self.runs[-1][2] == host.stream):
                 raise error
             super().run(shapes, inputs, outputs, host)
 
-    graph, engine = _graph(), Full()
-    graphs, shapes, host = CudaGraphEngine(engine, graph), call_shapes(graph, {"n": 2}), Stand(1)
+    engine, host = Refusing(), Stand(1)
+    graphs, shapes = _graphs(engine)
+    two = shapes(2)
+    for _ in range(2):
+        graphs.run(two, [10], [20], host)
+    assert engine.runs[-1] == ([10], [20], 1)
+    assert engine.forgotten == [70, 71], "neither kind leaves a context behind"
+    assert not any(call[0] == "launch" for call in driver)
+
+
+def test_graphs_are_bounded_and_take_their_contexts_along(driver: list[tuple[Any, ...]]) -> None:
+    engine, host = Recorder(), Stand(1)
+    graphs, shapes = _graphs(engine)
+    many = [shapes(n) for n in range(1, 21)]
+    for each in many * 4:
+        graphs.run(each, [10], [20], host)
+    assert engine.forgotten == [70, 71, 72, 73], "16 of 20 are kept"
+    assert driver.count(("stop",)) == 4, "graphs of other streams may be under way"
+    before = len(engine.runs)
+    graphs.run(many[-1], [10], [20], host)
+    assert len(engine.runs) == before
+
+
+def test_what_changes_all_the_time_is_captured_ever_more_seldom(driver: list[tuple[Any, ...]]) -> None:
+    engine, host = Recorder(), Stand(1)
+    graphs, shapes = _graphs(engine)
+    many = [shapes(n) for n in range(1, 41)]
+    captures: list[int] = []
     for _ in range(3):
-        graphs.run(shapes, [10], [20], host)
-        assert driver.pop() == ("launch", "graph 70", 1)
-    assert engine.forgotten == [71]
+        for i in range(4000):
+            graphs.run(many[i % 40], [i % 7], [20], host)
+        captures.append(sum(run[2] >= 70 for run in engine.runs) // 2)
+    first, second, third = captures
+    assert first < 240
+    assert third - second < 80
+    assert len(engine.forgotten) == third - 2 * 16
 
 
 def test_captures_are_relaxed_for_a_block() -> None:

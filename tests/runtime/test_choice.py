@@ -35,4 +35,4 @@ def test_the_faster_one_is_remembered_for_each_signature() -> None:
     assert choice.native_is_faster((8,)) is False
     assert choice.native_is_faster((1,)) is True
     assert record.reason is None, "an engine serves one of the two"
-    assert len(waits) == 2 * 2 * 12, "each of 12 calls waits before and after, for two signatures"
+    assert len(waits) == 2 * 2 * 16, "each of 16 calls waits before and after, for two signatures"

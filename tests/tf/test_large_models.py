@@ -96,9 +96,9 @@ def test_engines_take_those_of_convolutions_for_constants(
     looks: list[int] = []
     read = OnnxRuntimeProvider.read
 
-    def counted(self: OnnxRuntimeProvider, address: int, byte_count: int, stream: int) -> Any:
+    def counted(self: OnnxRuntimeProvider, address: int, byte_count: int) -> Any:
         looks.append(byte_count)
-        return read(self, address, byte_count, stream)
+        return read(self, address, byte_count)
 
     monkeypatch.setattr(OnnxRuntimeProvider, "read", counted)
     kernel = tf.Variable(tf.random.stateless_normal([3, 3, 8, 16], [1, 0]))

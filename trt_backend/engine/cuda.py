@@ -24,6 +24,7 @@ __all__ = [
     "synchronize_all",
     "transfer_async",
     "use_device",
+    "wait_for",
 ]
 
 import gc
@@ -141,6 +142,16 @@ def read(address: int, byte_count: int) -> npt.NDArray[np.uint8]:
 def synchronize(stream: int) -> None:
     """Wait for all that was queued on a stream."""
     _call(_driver.cuStreamSynchronize(stream))
+
+
+def wait_for(stream: int, other: int) -> None:
+    """Have what is queued on a stream from now on wait, on the device, for all that was queued on another."""
+    event = _call(_driver.cuEventCreate(_driver.CUevent_flags.CU_EVENT_DISABLE_TIMING.value))
+    try:
+        _call(_driver.cuEventRecord(event, other))
+        _call(_driver.cuStreamWaitEvent(stream, event, 0))
+    finally:
+        _driver.cuEventDestroy(event)  # once it came, if it has not yet
 
 
 def synchronize_all() -> None:

@@ -1,17 +1,22 @@
 """An engine launched as one CUDA graph.
 
 Rules:
-  STATIC  A graph's kernels read and write memory of its own. It begins with copies of the inputs to there, and ends with
-          copies of the outputs from there to the caller's memory, so that they are the caller's to keep; a call moves
-          the callers' ends of these copies, and one launch queues all of it.
+  AGAIN   What comes once runs without a graph: to capture one takes longer than a run.
   DIRECT  Frameworks' allocators hand out the same blocks again and again. Memory with which a signature is called a
-          second time gets a graph that works on it without copies, and serves the calls that come with just this memory.
+          second time gets a graph that works on it, and serves the calls that come with just this memory.
+  STATIC  A signature that comes a second time with other memory gets a graph whose kernels read and write memory of its
+          own. It begins with copies of the inputs to there, and ends with copies of the outputs from there to the
+          caller's memory, so that they are the caller's to keep; a call moves the callers' ends of these copies, and
+          one launch queues all of it.
   KEY     A graph belongs to a signature and a stream: runs on two streams may overlap, and must not share memory.
   OWN     Each graph is captured on a stream of its own, and so with an execution context of its own: a later run of that
           context would change what the graph reads.
   BOUNDED At most `_MOST` graphs of each kind are kept for an engine; the one that was not used for the longest time goes.
-          Direct graphs are not captured for ever where memory changes all the time: after each `_MOST` of them, memory
-          has to come twice as often as before to get one.
+          Where more than that take turns, captures end: after each `_MOST` graphs of a kind, what is to get one has to
+          come twice as often as before.
+  ORDER   What a capture runs waits, on the device, for what the caller's stream has to do, and that stream for it: the
+          call that captures returns as early as others.
+  OPTION  Where a graph cannot be captured the engine runs without.
 """
 
 from __future__ import annotations
@@ -20,8 +25,9 @@ __all__ = ["CudaGraphEngine", "StreamedEngine"]
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -32,7 +38,7 @@ from trt_backend.errors import OutOfMemoryError, RunError
 from trt_backend.ir.graph import Graph
 
 _MOST = 16
-_SEEN = 256  # DIRECT: calls' memory remembered
+_SEEN = 256  # AGAIN: keys remembered
 
 _Places = tuple[int, ...]
 """The addresses of a call's inputs, and then of its outputs."""
@@ -52,44 +58,22 @@ class CudaGraphEngine:
     def __init__(self, engine: StreamedEngine, graph: Graph) -> None:
         self._engine = engine
         self._item_sizes = [value.dtype.numpy.itemsize for value in (*graph.inputs, *graph.outputs)]
-        self._anywhere = _Pool(engine)
         self._direct = _Pool(engine)
-        self._seen: Counter[tuple[CallShapes, int, _Places]] = Counter()
-        self._came_again = 0
+        self._static = _Pool(engine)
         self._lock = Lock()
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue the graph on the host's stream."""
+        places = (*inputs, *outputs)
+        capture = partial(self._capture, shapes, places, host)
         # Threads that share a stream share its graph, whose copies belong together.
         with self._lock, host.turn:
-            places = (*inputs, *outputs)
-            captured = self._direct.get((shapes, host.stream, places)) or self._graph_for(
-                shapes, places, host
-            )
-            captured.run(places, host.stream)
-
-    def _graph_for(self, shapes: CallShapes, places: _Places, host: Host) -> _Captured:
-        """Return the graph that serves the signature whatever the memory, unless it is time for a direct one."""
-        anywhere, here = (shapes, host.stream), (shapes, host.stream, places)
-        if self._comes_again(here):
-            try:
-                return self._direct.add(here, self._capture(shapes, places, host, direct=True))
-            except (OutOfMemoryError, RunError) as error:  # it would serve without copies, no more
-                log.debug("a CUDA graph copies its inputs and outputs: %s", error)
-        return self._anywhere.get(anywhere) or self._anywhere.add(
-            anywhere, self._capture(shapes, places, host, direct=False)
-        )
-
-    def _comes_again(self, here: tuple[CallShapes, int, _Places]) -> bool:
-        """Note a call's memory, and return whether it came often enough for a graph of its own."""
-        if len(self._seen) >= _SEEN:
-            self._seen.clear()
-        self._seen[here] += 1
-        if self._seen[here] < 2 << (self._came_again // _MOST):
-            return False
-        del self._seen[here]
-        self._came_again += 1
-        return True
+            captured = self._direct.find((shapes, host.stream, places), partial(capture, direct=True))
+            captured = captured or self._static.find((shapes, host.stream), partial(capture, direct=False))
+            if captured is not None:
+                captured.run(places, host.stream)
+                return
+        self._engine.run(shapes, inputs, outputs, host)
 
     def _capture(self, shapes: CallShapes, places: _Places, host: Host, *, direct: bool) -> _Captured:
         count = len(shapes.inputs)
@@ -111,15 +95,15 @@ class CudaGraphEngine:
             for i in stored:
                 cuda.copy_async(places[i], own[i], byte_counts[i], stream.handle)
 
-        cuda.synchronize(host.stream)  # on which whoever had our memory before may still use it
+        cuda.wait_for(stream.handle, host.stream)  # where whoever had our memory before may still use it
         try:
             run()  # what TensorRT does once, at a context's first run, cannot be captured
-            cuda.synchronize(stream.handle)
             graph = cuda.capture(run, stream)
         except BaseException:
             cuda.synchronize(stream.handle)  # which may still write to memory that goes back now
             self._engine.forget(stream.handle)
             raise
+        cuda.wait_for(host.stream, stream.handle)
         found = {(copy.source, copy.target): copy for copy in graph.copies()} if copied else {}
         fetches = [(i, found[places[i], own[i]]) for i in fetched]
         stores = [(i, found[own[i], places[i]]) for i in stored]
@@ -127,20 +111,40 @@ class CudaGraphEngine:
 
 
 class _Pool:
-    """Graphs by what they serve; full, it lets go of the one that was not used for the longest time."""
+    """Graphs by what they serve, and what came too seldom to have one (AGAIN, BOUNDED)."""
 
     def __init__(self, engine: StreamedEngine) -> None:
         self._engine = engine
         self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
+        self._seen: Counter[Hashable] = Counter()
+        self._came_again = 0
 
-    def get(self, key: Hashable) -> _Captured | None:
+    def find(self, key: Hashable, capture: Callable[[], _Captured]) -> _Captured | None:
+        """Return the graph for a key, captured where it is time to; None where there is none."""
         captured = self._captured.get(key)
         if captured is not None:
             self._captured.move_to_end(key)
+        elif self._comes_again(key):
+            captured = self._add(key, capture)
         return captured
 
-    def add(self, key: Hashable, captured: _Captured) -> _Captured:
-        self._captured[key] = captured
+    def _comes_again(self, key: Hashable) -> bool:
+        """Note a key that has no graph, and return whether it came often enough for one."""
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen[key] += 1
+        if self._seen[key] < 2 << (self._came_again // _MOST):
+            return False
+        del self._seen[key]
+        self._came_again += 1
+        return True
+
+    def _add(self, key: Hashable, capture: Callable[[], _Captured]) -> _Captured | None:
+        try:
+            captured = self._captured[key] = capture()
+        except (OutOfMemoryError, RunError) as error:
+            log.debug("no CUDA graph was captured: %s", error)
+            return None
         while len(self._captured) > _MOST:
             _, oldest = self._captured.popitem(last=False)
             cuda.synchronize_all()  # another stream's may be under way, and needs its context
@@ -163,7 +167,7 @@ class _Lender:
     def scratch(self, byte_count: int) -> Memory:
         if not self.memory:
             self.memory.append(self._host.scratch(byte_count))
-            cuda.synchronize(self._host.stream)  # see `_capture`
+            cuda.wait_for(self.stream, self._host.stream)  # see `_capture`
         return self.memory[0]
 
     def allocate(self, byte_count: int) -> Memory:

@@ -1,0 +1,105 @@
+"""Engines launched as CUDA graphs, on a driver that only pretends: what a call forgets to wait for is missing from its answer."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from random import Random
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cuda.bindings")
+
+from fake_driver import FakeDriver, QueuedEngine, fake_driver
+from trt_backend.engine import cuda
+from trt_backend.engine.base import CallShapes, Host, call_shapes
+from trt_backend.engine.cuda_graphs import CudaGraphEngine
+from trt_backend.ir.builder import Builder
+from trt_backend.ir.dims import Dim, Symbol
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.ops.elementwise import Unary, UnaryKind
+from trt_backend.ir.types import DType, TensorType
+
+
+@pytest.fixture
+def driver() -> Iterator[FakeDriver]:
+    with fake_driver() as fake, cuda.on_device(0):
+        yield fake
+
+
+def graph() -> Graph:
+    b = Builder()
+    x = b.input("x", TensorType(DType.FLOAT32, (Dim.of(Symbol("n")),)))
+    return b.build([b.add(Unary(UnaryKind.NEG), x)])
+
+
+def floats(address: int, count: int) -> Any:
+    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
+
+
+class Negation:
+    """An engine of the host's memory."""
+
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
+        (count,) = shapes.inputs[0]
+        floats(outputs[0], count)[:] = -floats(inputs[0], count)
+
+
+class Caller:
+    """A framework on one stream: a `Host`, and memory that it hands out again."""
+
+    def __init__(self, driver: FakeDriver) -> None:
+        self.driver = driver
+        self.own = cuda.Stream()
+        self.stream = self.own.handle
+        self.turn = Lock()
+        self.block = cuda.DeviceMemory(64)
+        self.answers: list[tuple[Any, Any]] = []
+
+    def scratch(self, byte_count: int) -> cuda.DeviceMemory:
+        return self.block
+
+    def allocate(self, byte_count: int) -> cuda.DeviceMemory:
+        return cuda.DeviceMemory(byte_count)
+
+    def weights_version(self) -> None:
+        return None
+
+    def call(
+        self, engine: CudaGraphEngine, shapes: CallShapes, given: cuda.DeviceMemory, taken: cuda.DeviceMemory
+    ) -> None:
+        """Write an input, call, and keep the answer: all of it queued."""
+        (count,) = shapes.inputs[0]
+        numbers = np.random.default_rng(len(self.answers)).standard_normal(count, np.float32)
+        kept = np.empty_like(numbers)
+        self.driver.queue(self.stream, lambda: np.copyto(floats(given.address, count), numbers))
+        engine.run(shapes, [given.address], [taken.address], self)
+        self.driver.queue(self.stream, lambda: np.copyto(kept, floats(taken.address, count)))
+        self.answers.append((kept, -numbers))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("streams", "scratch"), [(1, 0), (2, 64)])
+@pytest.mark.parametrize("blocks", [2, 3, 6])
+def test_answers_come_in_the_streams_order_and_no_call_waits(
+    blocks: int, streams: int, scratch: int, seed: int, driver: FakeDriver
+) -> None:
+    network, random = graph(), Random(seed)
+    engine = CudaGraphEngine(QueuedEngine(Negation(), driver, scratch), network)
+    shapes = [call_shapes(network, {"n": n}) for n in (3, 8)]
+    callers = [Caller(driver) for _ in range(streams)]
+    memory = [[cuda.DeviceMemory(32) for _ in range(blocks)] for _ in callers]
+    driver.told()
+    for i in range(60):
+        given, taken = random.sample(memory[i % streams], 2)
+        callers[i % streams].call(engine, random.choice(shapes), given, taken)
+    told = driver.told()
+    assert not {"cuStreamSynchronize", "cuCtxSynchronize"} & set(told)
+    assert told.count("cuGraphLaunch") > 30
+    driver.finish(random)
+    for caller in callers:
+        for kept, wanted in caller.answers:
+            np.testing.assert_array_equal(kept, wanted)
