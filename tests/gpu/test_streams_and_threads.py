@@ -35,8 +35,8 @@ def warm_up(compiled: nn.Module, stream: torch.cuda.Stream) -> None:
     """Let dynamo compile, the engine be built, and all memory that a call on this stream needs be there."""
     torch.cuda.synchronize()
     with torch.no_grad(), torch.cuda.stream(stream):
-        for _ in range(3):
-            compiled(image(99))
+        for x in [image(99) for _ in range(3)]:  # all alive: memory of each call's own
+            compiled(x)
     torch.cuda.synchronize()
 
 
