@@ -160,7 +160,6 @@ CONTENDERS: dict[str, Callable[[Subject, Plan], Made]] = {
     "nothing-then-raw": nothing_then_raw,
 }
 
-
 _ROW_OF = {
     "inductor-max-autotune": Row("resnet50", 1, "fp16"),  # it takes minutes
     "ours-measured": Row("vit", 32, "fp16"),  # where TensorRT 8.6 is slower than PyTorch

@@ -80,9 +80,9 @@ def lower_region(
             continue
         is_weight = place.name in weights
         is_frozen = place.name in frozen and is_static(tensor_type(value).shape)
-        dense, stand_in = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
+        dense, memory = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
         env[place] = b.widened(dense, tensor_type(value).dtype)
-        inputs.append(Input(position, Layout.of(value), is_weight, TORCH_DTYPES[stand_in]))
+        inputs.append(Input(position, Layout.of(value), is_weight, TORCH_DTYPES[memory]))
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     outputs = tuple(env[node] if is_size(node) else Layout.of(node.meta["val"]) for node in results)
