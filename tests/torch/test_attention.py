@@ -158,7 +158,9 @@ def test_layout_is_torchs(name: str, min_block_size: int, heads_last: bool, repo
         try:
             function(*clone(inputs))
         except RuntimeError as error:
-            pytest.skip(f"torch has no such view of what its kernel writes here: {error}")
+            if "view size is not compatible" not in str(error):
+                raise
+            pytest.skip("torch has no such view of what its kernel writes here")
         assert_runs_as_eager(function, lambda: clone(inputs), options={"min_block_size": min_block_size})
     if min_block_size == 1:
         report.engines_ran(calls=3)

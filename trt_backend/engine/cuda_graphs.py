@@ -27,7 +27,6 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -65,11 +64,13 @@ class CudaGraphEngine:
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue the graph on the host's stream."""
         places = (*inputs, *outputs)
-        capture = partial(self._capture, shapes, places, host)
         # Threads that share a stream share its graph, whose copies belong together.
         with self._lock, host.turn:
-            captured = self._direct.find((shapes, host.stream, places), partial(capture, direct=True))
-            captured = captured or self._static.find((shapes, host.stream), partial(capture, direct=False))
+            captured = self._direct.find(
+                (shapes, host.stream, places), lambda: self._capture(shapes, places, host, direct=True)
+            ) or self._static.find(
+                (shapes, host.stream), lambda: self._capture(shapes, places, host, direct=False)
+            )
             if captured is not None:
                 captured.run(places, host.stream)
                 return
