@@ -9,7 +9,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from types import SimpleNamespace
@@ -27,10 +27,19 @@ OK = real.CUresult.CUDA_SUCCESS
 
 @dataclass(eq=False)
 class Node:
-    """A node of a graph: what it does, and from where to where it copies how many bytes, if it does that."""
+    """A node of a graph.
+
+    Attributes:
+        work: what it does.
+        copied: from where to where it copies how many bytes, if it does that.
+        filled: the word, the first address, and how many words it sets, if it does that.
+        after: the nodes that it waits for.
+    """
 
     work: Callable[[], object]
-    copied: tuple[int, int, int] | None
+    copied: tuple[int, int, int] | None = None
+    filled: tuple[int, int, int] | None = None
+    after: list[Node] = field(default_factory=list["Node"])
 
 
 class Event:
@@ -68,6 +77,7 @@ class FakeDriver:
     CUdevice_attribute = real.CUdevice_attribute
     CUevent_flags = real.CUevent_flags
     CUgraphNodeType = real.CUgraphNodeType
+    CUDA_KERNEL_NODE_PARAMS = SimpleNamespace
     NEEDS_CONTEXT = ("cuCtxSynchronize", "cuStream", "cuMem")
 
     def __init__(self, devices: int = 1) -> None:
@@ -81,7 +91,8 @@ class FakeDriver:
         self._contexts = threading.local()
         self._lock = threading.Lock()
         self._next_stream = 100
-        self._captured: dict[int, list[Any]] = {}
+        self._captured: dict[int, list[Node]] = {}
+        self._graphs: list[list[Node]] = []
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -113,13 +124,12 @@ class FakeDriver:
         self.calls.clear()
         return noted
 
-    def queue(
-        self, stream: int, work: Callable[[], object], copied: tuple[int, int, int] | None = None
-    ) -> None:
+    def queue(self, stream: int, work: Callable[[], object], **what: tuple[int, int, int]) -> None:
         """Do something on a stream, later; or put it into the graph that is captured there."""
         assert self.stack, "a thread without a context queues"
         if stream in self._captured:
-            self._captured[stream].append(Node(work, copied))
+            graph = self._captured[stream]
+            graph.append(Node(work, **what, after=graph[-1:]))
         else:
             self.streams[stream].append(work)
 
@@ -184,13 +194,17 @@ class FakeDriver:
 
     def cuMemcpyDtoDAsync(self, dstDevice: int, srcDevice: int, ByteCount: int, hStream: int) -> None:
         work = partial(ctypes.memmove, dstDevice, srcDevice, ByteCount)
-        self.queue(hStream, work, (srcDevice, dstDevice, ByteCount))
+        self.queue(hStream, work, copied=(srcDevice, dstDevice, ByteCount))
+
+    def cuMemsetD32Async(self, dstDevice: int, ui: int, N: int, hStream: int) -> None:
+        self.queue(hStream, partial(_fill, dstDevice, ui, N), filled=(ui, dstDevice, N))
 
     def cuStreamBeginCapture(self, hStream: int, mode: Any) -> None:
         self._captured[hStream] = []
 
     def cuStreamEndCapture(self, hStream: int) -> list[Node]:
-        return self._captured.pop(hStream)
+        self._graphs.append(self._captured.pop(hStream))
+        return self._graphs[-1]
 
     def cuGraphInstantiate(self, hGraph: list[Node], flags: int) -> list[Node]:
         return hGraph
@@ -200,7 +214,51 @@ class FakeDriver:
 
     def cuGraphNodeGetType(self, hNode: Node) -> Any:
         kinds = self.CUgraphNodeType
+        if hNode.filled is not None:
+            return kinds.CU_GRAPH_NODE_TYPE_MEMSET
         return kinds.CU_GRAPH_NODE_TYPE_KERNEL if hNode.copied is None else kinds.CU_GRAPH_NODE_TYPE_MEMCPY
+
+    def cuGraphMemsetNodeGetParams(self, hNode: Node) -> Any:
+        assert hNode.filled is not None
+        word, target, count = hNode.filled
+        return SimpleNamespace(dst=target, value=word, elementSize=4, width=count, height=1)
+
+    def cuModuleLoadData(self, image: bytes) -> bytes:
+        return image
+
+    def cuModuleGetFunction(self, hmod: bytes, name: bytes) -> Callable[[int, int, int], None]:
+        assert b".entry " + name + b"(" in hmod
+        return _fill
+
+    def cuGraphNodeGetDependencies(
+        self, hNode: Node, numDependencies: int = 0
+    ) -> tuple[list[Node], None, int]:
+        return hNode.after[:numDependencies], None, len(hNode.after)
+
+    def cuGraphNodeGetDependentNodes(
+        self, hNode: Node, numDependentNodes: int = 0
+    ) -> tuple[list[Node], None, int]:
+        found = [node for node in self._graph_of(hNode) if hNode in node.after]
+        return found[:numDependentNodes], None, len(found)
+
+    def cuGraphAddKernelNode(
+        self, hGraph: list[Node], dependencies: list[Node], numDependencies: int, nodeParams: Any
+    ) -> Node:
+        values, _ = nodeParams.kernelParams
+        hGraph.append(Node(partial(nodeParams.func, *values), after=dependencies[:]))
+        return hGraph[-1]
+
+    def cuGraphAddDependencies(
+        self, hGraph: list[Node], from_: list[Node], to: list[Node], edgeData: None, numDependencies: int
+    ) -> None:
+        for first, then in zip(from_, to, strict=True):
+            then.after.append(first)
+
+    def cuGraphDestroyNode(self, hNode: Node) -> None:
+        graph = self._graph_of(hNode)
+        graph.remove(hNode)
+        for node in graph:
+            node.after = [before for before in node.after if before is not hNode]
 
     def cuGraphMemcpyNodeGetParams(self, hNode: Node) -> Any:
         assert hNode.copied is not None
@@ -214,7 +272,11 @@ class FakeDriver:
         hNode.work = partial(ctypes.memmove, copyParams.dstDevice, copyParams.srcDevice, hNode.copied[2])
 
     def cuGraphLaunch(self, hGraphExec: list[Node], hStream: int) -> None:
-        for node in hGraphExec:
+        """Do first what comes last, unless it waits for something."""
+        left = hGraphExec[:]
+        while left:
+            node = next(node for node in reversed(left) if not any(before in left for before in node.after))
+            left.remove(node)
             self.queue(hStream, node.work)
 
     def cuGraphExecDestroy(self, hGraphExec: list[Node]) -> None:
@@ -244,6 +306,9 @@ class FakeDriver:
         self.calls.append(("copy", self._way(dst, src), ByteCount))
         self.queue(hStream, lambda: ctypes.memmove(dst, src, ByteCount))
 
+    def _graph_of(self, node: Node) -> list[Node]:
+        return next(graph for graph in self._graphs if node in graph)
+
     def _way(self, target: int, source: int) -> str:
         return {(1, 0): "in", (0, 1): "out", (1, 1): "on", (0, 0): "off"}[
             self._is_ours(target), self._is_ours(source)
@@ -254,7 +319,10 @@ class FakeDriver:
 
 
 class QueuedEngine:
-    """Runs an engine of the CPU when its stream comes to it."""
+    """Runs an engine of the CPU when its stream comes to it.
+
+    As TensorRT's kernels for Hopper it counts in scratch memory, twice, from a word that it has set to 0 before.
+    """
 
     def __init__(self, engine: Engine, driver: FakeDriver, scratch: int = 0) -> None:
         self._engine, self._driver, self._scratch = engine, driver, scratch
@@ -265,12 +333,21 @@ class QueuedEngine:
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         scratch = host.scratch(self._scratch) if self._scratch else None
         self._driver.calls.append("run")
+        for _ in range(2 if scratch else 0):
+            to_zero = partial(_fill, scratch.address, 0, 1)
+            self._driver.queue(host.stream, to_zero, filled=(0, scratch.address, 1))
+            self._driver.queue(host.stream, partial(self._count, scratch.address))
+        self._driver.queue(host.stream, partial(self._engine.run, shapes, inputs, outputs, CPU_HOST))
 
-        def work() -> None:
-            assert scratch is None or scratch.address in self._driver.blocks
-            self._engine.run(shapes, inputs, outputs, CPU_HOST)
+    def _count(self, address: int) -> None:
+        assert address in self._driver.blocks
+        counter = ctypes.c_uint32.from_address(address)
+        assert counter.value == 0
+        counter.value += 1
 
-        self._driver.queue(host.stream, work)
+
+def _fill(target: int, word: int, count: int) -> None:
+    (ctypes.c_uint32 * count).from_address(target)[:] = [word] * count
 
 
 def _finish(work: list[Callable[[], object]]) -> None:
@@ -286,6 +363,7 @@ def fake_driver(devices: int = 1) -> Iterator[FakeDriver]:
         patch.setattr(cuda, "_driver", fake)
         patch.setattr(staged, "_of_process", WeakValueDictionary[int, Any]())
         cuda._primary_context.cache_clear()
+        cuda._fill_kernel.cache_clear()
         try:
             yield fake
         finally:
@@ -293,3 +371,4 @@ def fake_driver(devices: int = 1) -> Iterator[FakeDriver]:
             if lanes is not None:  # of providers that live on, in a traceback perhaps
                 lanes._idle.clear()
             cuda._primary_context.cache_clear()
+            cuda._fill_kernel.cache_clear()

@@ -103,3 +103,32 @@ def test_answers_come_in_the_streams_order_and_no_call_waits(
     for caller in callers:
         for kept, wanted in caller.answers:
             np.testing.assert_array_equal(kept, wanted)
+
+
+def test_a_graph_has_kernels_for_small_memsets(driver: FakeDriver) -> None:
+    """That they keep their place is shown above: a count that does not begin at 0 fails there."""
+    memory, stream = cuda.DeviceMemory(1 << 17), cuda.Stream()
+
+    def work() -> None:
+        for start, count in ((0, 1), (4, 1 << 14), (8, 1 + (1 << 14)), (2, 1)):
+            driver.cuMemsetD32Async(memory.address + start, 7, count, stream.handle)
+
+    captured = cuda.capture(work, stream)
+    memset = driver.CUgraphNodeType.CU_GRAPH_NODE_TYPE_MEMSET
+    assert [node.filled for node in cuda._nodes(captured._captured, memset)] == [
+        (7, memory.address + 8, 1 + (1 << 14)),  # too many
+        (7, memory.address + 2, 1),  # no words
+    ]
+    cuda.launch(captured, stream.handle)
+    cuda.synchronize(stream.handle)
+    words = np.ctypeslib.as_array((ctypes.c_uint16 * (1 << 16)).from_address(memory.address))
+    np.testing.assert_array_equal(words[:8], [7, 7, 0, 0, 7, 0, 7, 0])
+
+
+def test_memsets_stay_where_the_driver_does_not_take_the_kernel(driver: FakeDriver) -> None:
+    driver.fails["cuModuleLoadData"] = driver.CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+    memory, stream = cuda.DeviceMemory(4), cuda.Stream()
+    captured = cuda.capture(lambda: driver.cuMemsetD32Async(memory.address, 7, 1, stream.handle), stream)
+    cuda.launch(captured, stream.handle)
+    cuda.synchronize(stream.handle)
+    assert ctypes.c_uint32.from_address(memory.address).value == 7

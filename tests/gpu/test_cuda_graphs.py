@@ -15,6 +15,9 @@ from torch_checks import ReportChecks, assert_close, compile_trt
 
 import models
 
+cuda = pytest.importorskip("trt_backend.engine.cuda")
+driver = pytest.importorskip("cuda.bindings.driver")
+
 pytestmark = pytest.mark.gpu
 
 GRAPHS = {"cuda_graphs": True}
@@ -179,11 +182,35 @@ def test_memory_does_not_grow_with_more_signatures_than_are_kept(report: ReportC
         assert_close([compiled(x) for x in batches], [model(x) for x in batches])
 
 
+def test_small_memsets_run_as_kernels() -> None:
+    """Words of one, two and four bytes, in their order; a large one stays a memset."""
+    small, large = torch.ones(64, dtype=torch.uint8, device="cuda"), torch.ones(MIB, device="cuda")
+    stream = cuda.Stream()
+
+    def work() -> None:
+        start = small.data_ptr()
+        driver.cuMemsetD32Async(start, 0x01020304, 16, stream.handle)
+        driver.cuMemsetD8Async(start + 4, 9, 8, stream.handle)
+        driver.cuMemsetD16Async(start + 8, 0x0506, 4, stream.handle)
+        driver.cuMemsetD32Async(large.data_ptr(), 0, MIB, stream.handle)
+
+    captured = cuda.capture(work, stream)
+    kinds = driver.CUgraphNodeType
+    assert len(cuda._nodes(captured._captured, kinds.CU_GRAPH_NODE_TYPE_KERNEL)) == 3
+    assert len(cuda._nodes(captured._captured, kinds.CU_GRAPH_NODE_TYPE_MEMSET)) == 1
+    torch.cuda.synchronize()
+    cuda.launch(captured, stream.handle)
+    cuda.synchronize(stream.handle)
+    assert small[:20].tolist() == [4, 3, 2, 1, 9, 9, 9, 9, 6, 5, 6, 5, 6, 5, 6, 5, 4, 3, 2, 1]
+    assert not large.any()
+
+
 _CAPTURED = """
 import torch
 torch.set_default_device("cuda")
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5)).eval()
-compiled, x, stream = torch.compile(model, backend="trt"), torch.randn(2, 3, 8, 8), torch.cuda.Stream()
+compiled = torch.compile(model, backend="trt", options={"min_block_size": 1})
+x, stream = torch.randn(2, 3, 8, 8), torch.cuda.Stream()
 with torch.no_grad():
     with torch.cuda.stream(stream):
         for _ in range(3):

@@ -14,6 +14,7 @@ from trt_backend.errors import InvalidGraphError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.fingerprint import fingerprint
 from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.ops.contraction import Attention
 from trt_backend.ir.ops.elementwise import Activation, BatchNorm, Elementwise, ElementwiseKind
 from trt_backend.ir.ops.layout import Identity, Pad, Transpose
 from trt_backend.ir.ops.reduction import CumulativeSum, Normalization
@@ -105,6 +106,28 @@ def test_results_are_legal(graph: Graph) -> None:
     support = accepts(*(op for op in REFUSED if op is not CumulativeSum))
     after, _ = run_passes(graph, support=support)
     assert not any(support(node.op, ()) for node in after.nodes)
+
+
+def test_a_mask_that_hides_nothing_goes_however_large() -> None:
+    """As Transformers makes it for ViT, at batch 32 too large to be folded: TensorRT fuses attention without a mask."""
+    before = parse_graph(
+        """graph main(%q: f16[32, 12, 197, 64]) {
+  %seen = constant [[[[True]]]] : bool[1, 1, 1, 1]
+  %none = constant [[[[0.0]]]] : f16[1, 1, 1, 1]
+  %hidden = constant [[[[-9.0]]]] : f16[1, 1, 1, 1]
+  %column = Expand(%seen) {shape=[1, 1, 197, 1]} : bool[1, 1, 197, 1]
+  %both = Elementwise(%column, %seen) {kind=and} : bool[1, 1, 197, 1]
+  %whole = Expand(%both) {shape=[32, 1, 197, 197]} : bool[32, 1, 197, 197]
+  %mask = Select(%whole, %none, %hidden) : f16[32, 1, 197, 197]
+  %y = Attention(%q, %q, %q, %mask) {scale=0.125, causal=False} : f16[32, 12, 197, 64]
+  return %y
+}
+"""
+    )
+    after, _ = run_passes(before, support=accepts())
+    (node,) = after.nodes
+    assert isinstance(node.op, Attention)
+    assert node.inputs == after.inputs * 3
 
 
 @given(graphs(max_nodes=6))

@@ -52,6 +52,13 @@ MATCHES = {
         "%a = Expand(%x) {shape=[s, 4]} : f32[s, 4]",
         "%y = Elementwise(%a, %w) {kind=sub} : f32[s, 4]",
     ),
+    "expand_later": (
+        "%x: f32[1, 1], %w: f32[1, 4]",
+        "%a = Expand(%x) {shape=[s, 4]} : f32[s, 4]",
+        "%b = Expand(%w) {shape=[s, 4]} : f32[s, 4]",
+        "%c = Cast(%a) {dtype=bool} : bool[s, 4]",
+        "%y = Select(%c, %b, %a) : f32[s, 4]",
+    ),
     "expand_batch": (
         "%x: f32[1, 4, 5], %w: f32[2, 5, 6]",
         "%a = Expand(%x) {shape=[2, 4, 5]} : f32[2, 4, 5]",

@@ -96,16 +96,20 @@ def _without_expands(b: Builder, op: Op, inputs: Sequence[Value], *, kept: int) 
     wanted = op.infer(*(value.type for value in inputs))
     shorter = list(inputs)
     for i, value in enumerate(inputs):
-        if (inner := _made_by(b, value, Expand)) is None:
-            continue
-        (source,) = inner[1]
-        sizes = zip(source.shape, value.shape, range(value.type.rank, 0, -1), strict=True)
-        if not all(old == new or (old == 1 and place > kept) for old, new, place in sizes):
-            continue
-        shorter[i] = source
+        shorter[i] = _unexpanded(b, value, kept=kept)
         if op.infer(*(v.type for v in shorter)) != wanted:
             shorter[i] = value
     return None if shorter == list(inputs) else b.add(op, *shorter)
+
+
+def _unexpanded(b: Builder, value: Value, *, kept: int) -> Value:
+    """Return what an Expand repeats along dimensions of size 1, but for the last `kept`; else `value` itself."""
+    if (inner := _made_by(b, value, Expand)) is None:
+        return value
+    (source,) = inner[1]
+    sizes = zip(source.shape, value.shape, range(value.type.rank, 0, -1), strict=True)
+    repeats = all(old == new or (old == 1 and place > kept) for old, new, place in sizes)
+    return source if repeats else value
 
 
 # ---- layout ---------------------------------------------------------------------------------------------------------
@@ -309,6 +313,15 @@ def drop_expands(b: Builder, op: Elementwise | Select, *inputs: Value) -> Value 
     return _without_expands(b, op, inputs, kept=0)
 
 
+def delay_expand(b: Builder, op: Op, *inputs: Value) -> Value | None:
+    """What is the same for all that an Expand repeats is computed once, and then repeated."""
+    sources = [_unexpanded(b, value, kept=0) for value in inputs]
+    if sources == list(inputs):
+        return None
+    (wanted,) = op.infer(*(value.type for value in inputs))
+    return b.add(Expand(wanted.shape), b.add(op, *sources))
+
+
 def choose_branch(b: Builder, op: Select, condition: Value, x: Value, y: Value) -> Value | None:
     """Both branches are one, or the condition is constant."""
     if x == y:
@@ -357,18 +370,18 @@ def _untransposed(b: Builder, value: Value) -> tuple[Value, bool]:
 
 
 _REWRITES: dict[type[Op], tuple[Rewrite, ...]] = {
-    Activation: (merge_activations,),
+    Activation: (merge_activations, delay_expand),
     Attention: (drop_mask,),
-    Cast: (remove_cast, merge_casts, narrow_moves),
+    Cast: (remove_cast, merge_casts, narrow_moves, delay_expand),
     Concatenation: (remove_concatenation,),
-    Elementwise: (remove_neutral, square, drop_expands),
+    Elementwise: (remove_neutral, square, drop_expands, delay_expand),
     Expand: (remove_expand, merge_expands),
     Identity: (remove_identity,),
     MatrixMultiply: (absorb_transposes, drop_batch_expands),
     Pad: (remove_pad,),
     Reshape: (remove_reshape, merge_reshapes),
-    Select: (choose_branch, swap_branches, drop_expands),
+    Select: (choose_branch, swap_branches, drop_expands, delay_expand),
     Slice: (remove_slice, merge_slices),
     Transpose: (remove_transpose, merge_transposes, transpose_to_reshape),
-    Unary: (merge_unaries,),
+    Unary: (merge_unaries, delay_expand),
 }
