@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch_checks import ReportChecks, assert_close, compile_trt, device, needs_trt, provider
 
 import trt_backend
@@ -156,6 +159,20 @@ def test_calls_that_strict_stops_leave_the_graph_as_it_was(monkeypatch: pytest.M
         with torch.no_grad(), pytest.raises(UnsupportedError):
             compiled(torch.randn(3, 3))
     assert sizes == sizes[:1] * 3
+
+
+def test_a_region_has_its_inputs_in_the_graphs_order(tmp_path: Path) -> None:
+    """What is fused has them in that of a set: engines' keys, too, would differ from process to process."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+    )
+    compiled = compile_trt(model.eval(), options={"dump_dir": str(tmp_path / "dump")})
+    with torch.no_grad():
+        compiled(torch.randn(1, 3, 8, 8))
+    text = min(tmp_path.glob("dump/*/*")).read_text()
+    numbers = [int(number) for number in re.findall(r"%arg(\d+)_1 = constant", text)]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 12
 
 
 def test_a_dump_dir_that_cannot_be_written_is_named(tmp_path: Any) -> None:

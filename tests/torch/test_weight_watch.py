@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trt_backend_torch.weights import WeightWatch, note_training
+from trt_backend_torch.weights import TrustedWeights, WeightWatch, note_training
 
 BUFFER = np.ones((64, 64), np.float32)
 
@@ -73,3 +73,11 @@ def test_the_watch_keeps_no_memory() -> None:
     storage = torch.multiprocessing.reductions.StorageWeakRef(weights[0].untyped_storage())
     weights[0].data = torch.zeros(1)
     assert storage.expired()
+
+
+def test_nobody_looks_at_trusted_weights() -> None:
+    watch, weights = TrustedWeights(), _weights()
+    before = watch.version(weights)
+    assert before is not None
+    _add(weights)
+    assert watch.version(weights) is before

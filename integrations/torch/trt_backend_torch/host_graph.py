@@ -79,6 +79,7 @@ def split(
         (module,) = outer.graph.find_nodes(op="call_module", target=f"{_PREFIX}{i}")
         native = outer.get_submodule(f"{_PREFIX}{i}")
         assert isinstance(native, fx.GraphModule)
+        _order_inputs(module, native)
         symbols = pass_symbols(native, outer.graph.find_nodes(op="placeholder"))
         with outer.graph.inserting_before(module):
             # A function and no module: nn.Module's call costs as much as binding an engine's inputs.
@@ -88,6 +89,22 @@ def split(
     outer.delete_all_unused_submodules()
     outer.recompile()
     return outer
+
+
+def _order_inputs(module: fx.Node, native: fx.GraphModule) -> None:
+    """Give a region its inputs in the graph's order: what is fused has them in that of a set.
+
+    A region that is the whole graph then takes the call's arguments as they are; and its engine's key is the same in each
+    process.
+    """
+    position = {node: i for i, node in enumerate(module.graph.nodes)}
+    places = list(native.graph.find_nodes(op="placeholder"))
+    pairs = sorted(zip(module.args, places, strict=True), key=lambda pair: position[pair[0]])  # type: ignore[index]
+    module.args = tuple(argument for argument, _ in pairs)
+    body = next(node for node in native.graph.nodes if node.op != "placeholder")
+    for _, place in pairs:
+        body.prepend(place)
+    native.recompile()
 
 
 def runner(gm: fx.GraphModule) -> Callable[[Sequence[Any]], Any]:

@@ -29,7 +29,7 @@ from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.promises import mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
 from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
-from trt_backend_torch.weights import WeightWatch
+from trt_backend_torch.weights import TrustedWeights, WeightWatch
 
 
 class InferenceGraph:
@@ -119,10 +119,11 @@ class InferenceGraph:
         if region is None:
             return _counted(native, record)
         executable = compile_graph(region.graph, self._provider, self._options, record)
-        watch = WeightWatch() if self._options.weight_check == "signals" else None
+        watches = {"signals": WeightWatch, "never": TrustedWeights}
+        make_watch = watches.get(self._options.weight_check)
         run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
-        call = RegionCall(region, executable, run_natively, watch, choice)
+        call = RegionCall(region, executable, run_natively, make_watch and make_watch(), choice)
         if known is not None:
             call.prepare(native.graph.find_nodes(op="placeholder"), known)
         return call.call

@@ -15,7 +15,7 @@ step and no training forward since. `weight_check="contents"` is for those.
 
 from __future__ import annotations
 
-__all__ = ["WeightWatch", "note_training"]
+__all__ = ["TrustedWeights", "WeightWatch", "note_training"]
 
 import functools
 from itertools import count
@@ -82,3 +82,11 @@ class WeightWatch:
         if seen is None or not seen.is_current(weights, versions):
             seen = self._seen = _Seen(weights, versions, epoch)
         return seen.version
+
+
+class TrustedWeights(WeightWatch):
+    """Takes the user's word that weights stay as they are."""
+
+    def version(self, weights: list[torch.Tensor]) -> object:
+        """Return the one state that there is."""
+        return self
