@@ -46,9 +46,10 @@ class CompileOptions:
             never stale. False has engines read them as inputs: slower, but without a second copy in memory.
         weight_check: what makes TensorRT's engines look for changed weights: "signals" (identity, address and version of
             each parameter, an optimizer step, a training forward), "contents": each call compares them, which is slow,
-            but notices writes that nothing signals (`p.data.add_(...)`), or "never": an engine keeps the weights of its
-            first call, for models that nobody changes any more (looking at hundreds of weights takes the CPU 0.1 ms).
-        max_engines: how many sets of weights of one region are kept frozen at a time; 1 or more.
+            but notices writes that nothing signals (`p.data.add_(...)`), or "never": only another tensor object is noticed,
+            for models that nobody changes any more (looking at hundreds of weights takes the CPU 0.1 ms).
+        max_engines: how many sets of weights of one region are kept frozen at a time, 1 or more. Blocks of one structure that
+            are compiled one by one share a region: as many as there are blocks.
         workspace_bytes: the most memory that a kernel of TensorRT may use; None for no limit.
         optimization_level: how long TensorRT looks for fast kernels, 0 (shortest build) to 5; None for its default.
         cuda_graphs: launch an engine as one CUDA graph: less time on the CPU, for a copy of inputs and outputs where their

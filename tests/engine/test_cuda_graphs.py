@@ -125,10 +125,29 @@ def test_a_graph_has_kernels_for_small_memsets(driver: FakeDriver) -> None:
     np.testing.assert_array_equal(words[:8], [7, 7, 0, 0, 7, 0, 7, 0])
 
 
-def test_memsets_stay_where_the_driver_does_not_take_the_kernel(driver: FakeDriver) -> None:
-    driver.fails["cuModuleLoadData"] = driver.CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+@pytest.mark.parametrize("call", ["cuModuleLoadData", "cuGraphAddDependencies"])
+def test_memsets_stay_where_the_driver_does_not_take_the_kernel(call: str, driver: FakeDriver) -> None:
+    driver.fails[call] = driver.CUresult.CUDA_ERROR_NOT_SUPPORTED
     memory, stream = cuda.DeviceMemory(4), cuda.Stream()
-    captured = cuda.capture(lambda: driver.cuMemsetD32Async(memory.address, 7, 1, stream.handle), stream)
+
+    def work() -> None:
+        driver.cuMemsetD32Async(memory.address, 7, 1, stream.handle)
+        driver.cuMemcpyDtoDAsync(memory.address, memory.address, 4, stream.handle)
+
+    captured = cuda.capture(work, stream)
+    assert len(captured._captured) == 2
     cuda.launch(captured, stream.handle)
     cuda.synchronize(stream.handle)
     assert ctypes.c_uint32.from_address(memory.address).value == 7
+
+
+def test_memsets_stay_where_the_driver_is_older_than_a_call(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> None:
+        raise RuntimeError("Function cuGraphNodeGetDependencies_v2 not found")
+
+    monkeypatch.setattr(FakeDriver, "cuGraphNodeGetDependencies_v2", missing, raising=False)
+    memory, stream = cuda.DeviceMemory(4), cuda.Stream()
+    captured = cuda.capture(lambda: driver.cuMemsetD32Async(memory.address, 7, 1, stream.handle), stream)
+    assert [node.filled for node in captured._captured] == [(7, memory.address, 1)]

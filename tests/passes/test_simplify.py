@@ -207,6 +207,12 @@ NO_MATCHES = {
         "%a = Transpose(%x) {permutation=[1, 0, 2]} : f32[5, 4, 6]",
         "%y = MatrixMultiply(%a, %a) {transpose_a=True, transpose_b=False} : f32[5, 6, 6]",
     ),
+    "expand_of_another_symbol": (
+        "%x: f32[s, 5], %w: f32[4, 5]",
+        "%b = Slice(%w) {start=[0, 0], size=[1, 5], stride=[1, 1]} : f32[1, 5]",
+        "%c = Expand(%b) {shape=[4, 5]} : f32[4, 5]",
+        "%y = Elementwise(%x, %c) {kind=sub} : f32[4, 5]",
+    ),
     "attention_mask": (
         "%x: f32[2, 1, 2, 4], %w: f32[2, 1, 2, 4]",
         "%c = constant [[[[0.0, -9.0], [0.0, 0.0]]]] : f32[1, 1, 2, 2]",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from trt_backend.debug import Dump
-from trt_backend.engine.base import CallShapes, Engine, LazyEngine, call_shapes
+from trt_backend.engine.base import CPU_HOST, Buffer, CallShapes, Engine, Host, LazyEngine, call_shapes
 from trt_backend.engine.onnxruntime import provider
 from trt_backend.engine.profile import EVERYTHING
 from trt_backend.ir.builder import Builder
@@ -47,12 +48,12 @@ class Convolved:
         self.built.append("live" if graph.weights else "frozen")
         return stack.load(stack.build(graph, EVERYTHING, OPTIONS, Dump(None)), graph, OPTIONS)
 
-    def check(self, w: np.ndarray, n: int = 4) -> None:
+    def check(self, w: np.ndarray, n: int = 4, host: Host = CPU_HOST) -> None:
         """Call, and compare with NumPy."""
         x = np.random.default_rng(n).random((n, 3), np.float32)
         result = np.empty((n, 2), np.float32)
         shapes = self.shapes.setdefault(n, call_shapes(self.graph, {"n": n}))
-        self.engine.run(shapes, [x.ctypes.data, w.ctypes.data], [result.ctypes.data])
+        self.engine.run(shapes, [x.ctypes.data, w.ctypes.data], [result.ctypes.data], host)
         np.testing.assert_allclose(result, x @ w.T, rtol=1e-6)
 
 
@@ -102,6 +103,28 @@ def test_two_sets_in_turn_get_an_engine_each() -> None:
         for w in sets:
             conv.check(w)
     assert conv.built == ["frozen", "live", "frozen"]
+
+
+def test_sets_in_turn_are_read_once_more_where_the_host_knows_them() -> None:
+    """The second time an engine is built; from then on each set's own engine is queued before anybody looks."""
+    conv, sets = Convolved(), [weights(0), weights(1)]
+    states, reads = [object(), object()], 0
+    read = conv.engine._read
+
+    def counted(address: int, byte_count: int) -> Buffer:
+        nonlocal reads
+        reads += 1
+        return read(address, byte_count)
+
+    conv.engine._read = counted
+    for turn in range(4):
+        for w, state in zip(sets, states, strict=True):
+            host = Mock(wraps=CPU_HOST, weights_version=lambda state=state: state)
+            conv.check(w, host=host)
+        if turn == 1:
+            known = reads
+    assert conv.built == ["frozen", "live", "frozen"]
+    assert reads == known
 
 
 def test_more_sets_than_room_in_turn_do_not_rebuild() -> None:

@@ -75,9 +75,21 @@ def test_the_watch_keeps_no_memory() -> None:
     assert storage.expired()
 
 
-def test_nobody_looks_at_trusted_weights() -> None:
+@pytest.mark.parametrize("kind", [WeightWatch, TrustedWeights])
+def test_sets_that_take_turns_are_told_apart_and_known_again(
+    kind: type[WeightWatch] | type[TrustedWeights],
+) -> None:
+    """As of blocks of one structure that are compiled one by one."""
+    watch, sets = kind(), [_weights() for _ in range(3)]
+    versions = [watch.version(weights) for weights in sets]
+    assert len(set(map(id, versions))) == 3
+    assert all(watch.version(weights) is version for weights, version in zip(sets, versions, strict=True))
+    _replace(sets[1])
+    assert watch.version(sets[1]) is not versions[1]
+
+
+def test_trusted_weights_may_only_be_replaced() -> None:
     watch, weights = TrustedWeights(), _weights()
     before = watch.version(weights)
-    assert before is not None
     _add(weights)
-    assert watch.version(weights) is before
+    assert watch.version(list(weights)) is before

@@ -295,7 +295,7 @@ def capture(work: Callable[[], None], stream: Stream) -> Graph:
         if collects:
             gc.enable()
     graph = _call(captured)
-    with suppress(RunError):  # the driver does not take the kernel: memsets stay
+    with suppress(RunError, RuntimeError):  # the driver refuses, or is older than a call: memsets stay
         _fill_by_kernels(graph)
     return Graph(graph)
 
@@ -324,10 +324,14 @@ def _fill_by_kernels(graph: Any) -> None:
             (ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32),
         )
         fill = _call(_driver.cuGraphAddKernelNode(graph, before, len(before), kernel))
-        if behind:
-            add_edges = _version_2("cuGraphAddDependencies")
-            _call(add_edges(graph, [fill] * len(behind), behind, None, len(behind)))
-        _call(_driver.cuGraphDestroyNode(node))  # last: two of them do no harm
+        try:
+            if behind:
+                add_edges = _version_2("cuGraphAddDependencies")
+                _call(add_edges(graph, [fill] * len(behind), behind, None, len(behind)))
+        except (RunError, RuntimeError):
+            _driver.cuGraphDestroyNode(fill)
+            raise
+        _call(_driver.cuGraphDestroyNode(node))  # with both, in the same place, answers are the same
 
 
 @cache

@@ -314,11 +314,17 @@ def drop_expands(b: Builder, op: Elementwise | Select, *inputs: Value) -> Value 
 
 
 def delay_expand(b: Builder, op: Op, *inputs: Value) -> Value | None:
-    """What is the same for all that an Expand repeats is computed once, and then repeated."""
+    """What is the same for all that an Expand repeats is computed once, and then repeated.
+
+    Not where one symbol would become another: the operand that had it may broadcast in the call.
+    """
     sources = [_unexpanded(b, value, kept=0) for value in inputs]
     if sources == list(inputs):
         return None
     (wanted,) = op.infer(*(value.type for value in inputs))
+    (once,) = op.infer(*(value.type for value in sources))
+    if any(size not in (1, repeated) for size, repeated in zip(once.shape, wanted.shape, strict=True)):
+        return None
     return b.add(Expand(wanted.shape), b.add(op, *sources))
 
 

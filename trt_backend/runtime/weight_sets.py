@@ -3,8 +3,8 @@
 Rules:
   CONTENT  What the weights are decides, not who changed them: XXH3 over their memory.
   VERSION  Where the host can tell that nothing may have changed since the last look, the contents are not read again.
-           Looking takes a while for hundreds of weights, so a call first queues the engine that served the last one,
-           and looks while that runs; where something did change, the result is computed again.
+           Looking takes a while for hundreds of weights, so a call first queues the engine that served the last one with
+           the same first weight, and looks while that runs; where something did change, the result is computed again.
   KNOWN    Contents that an engine was built for are served by that engine.
   AGAIN    Other contents are served by the live engine, which reads the weights as inputs (natively, where there is no
            such engine), until they come a second time; only then is an engine built for them. Weights in training
@@ -72,14 +72,16 @@ class WeightSets:
         self._used: dict[bytes, int] = {}
         self._seen: dict[bytes, None] = {}
         self._calls = 0
-        self._last: tuple[object, LazyEngine, bytes] | None = None
+        self._last: dict[int, tuple[object, LazyEngine, bytes]] = {}  # by the address of the first weight
 
     def run(
         self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
     ) -> None:
         """Run once, with the weights as they are now."""
         self._calls += 1
-        last = self._last
+        first, _ = self._frozen[0]
+        place = inputs[first]
+        last = self._last.get(place)
         if last is not None:
             version, engine, digest = last
             self._run_frozen(engine, shapes, inputs, outputs, host)
@@ -91,12 +93,15 @@ class WeightSets:
         digest = _digest(contents)
         engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs)
         if engine is None:
-            self._last = None
+            self._last.pop(place, None)
             self._live_engine().run(shapes, inputs, outputs, host)
             return
         self._used[digest] = self._calls
         self._run_frozen(engine, shapes, inputs, outputs, host)
-        self._last = (version, engine, digest) if version is not None else None
+        if version is not None:
+            if len(self._last) >= self._capacity:
+                self._last.clear()
+            self._last[place] = version, engine, digest
 
     def prepare(self, shapes: CallShapes, inputs: Sequence[int], host: Host = CPU_HOST) -> None:
         """Build the engine for the weights as they are now."""

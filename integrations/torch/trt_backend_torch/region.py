@@ -28,7 +28,7 @@ from trt_backend_torch.lowering import Environment, lower_nodes
 from trt_backend_torch.memory import Addresses, Input, Layout, Sizes, row_major, with_strides
 from trt_backend_torch.symbols import hinted, sources_of, value_of
 from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor_type
-from trt_backend_torch.weights import WeightWatch
+from trt_backend_torch.weights import TrustedWeights, WeightWatch
 
 _SIGNATURES_KEPT = 1024
 
@@ -116,7 +116,7 @@ class RegionCall:
         region: LoweredRegion,
         executable: Executable,
         native: Callable[..., Any],
-        watch: WeightWatch | None,
+        watch: WeightWatch | TrustedWeights | None,
         choice: Choice | None = None,
     ) -> None:
         self._region = region

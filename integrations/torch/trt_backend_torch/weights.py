@@ -7,6 +7,7 @@ Rules:
   VERSION  Writes that autograd counts: optimizers, `load_state_dict`, in-place operations.
   EPOCH    What no version counts, but tells us otherwise: a step of any optimizer (fused ones count nothing), a forward
            of a training graph of ours.
+  SETS     Modules of one structure that are compiled one by one share a graph: what was seen is kept by the first weight.
   BLIND    A tensor made under `torch.inference_mode` counts nothing: nobody can tell, contents are compared.
 
 What none of them notices: writes through `.data`, NumPy, DLPack or another process, and collectives, with no optimizer
@@ -18,12 +19,15 @@ from __future__ import annotations
 __all__ = ["TrustedWeights", "WeightWatch", "note_training"]
 
 import functools
+import operator
 from itertools import count
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_SETS = 64  # rule SETS: kept at most
 
 _steps = count(1)
 _epoch = [0]  # rule EPOCH; one for the process, as optimizers do not say whose weights they step
@@ -70,7 +74,7 @@ class WeightWatch:
 
     def __init__(self) -> None:
         _watch_optimizers()
-        self._seen: _Seen | None = None
+        self._seen: dict[int, _Seen] = {}
 
     def version(self, weights: list[torch.Tensor]) -> object | None:
         """Return the state's object (None under rule BLIND)."""
@@ -78,15 +82,34 @@ class WeightWatch:
             versions = [weight._version for weight in weights]
         except RuntimeError:  # rule BLIND
             return None
-        seen, epoch = self._seen, _epoch[0]  # threads may look at the same time
+        epoch = _epoch[0]  # threads may look at the same time
+        first = id(weights[0])
+        seen = self._seen.get(first)
         if seen is None or not seen.is_current(weights, versions):
-            seen = self._seen = _Seen(weights, versions, epoch)
+            _make_room(self._seen)
+            seen = self._seen[first] = _Seen(weights, versions, epoch)
         return seen.version
 
 
-class TrustedWeights(WeightWatch):
-    """Takes the user's word that weights stay as they are."""
+class TrustedWeights:
+    """Takes the user's word that tensors stay as they are, and gives an object for each set of them.
+
+    The tensors are kept: another one cannot have the identity of one that we know.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[torch.Tensor]] = {}
 
     def version(self, weights: list[torch.Tensor]) -> object:
-        """Return the one state that there is."""
-        return self
+        """Return the set's object."""
+        first = id(weights[0])
+        known = self._known.get(first)
+        if known is None or not all(map(operator.is_, weights, known)):
+            _make_room(self._known)
+            known = self._known[first] = list(weights)
+        return known
+
+
+def _make_room(sets: dict[int, Any]) -> None:
+    if len(sets) >= _SETS:
+        sets.clear()

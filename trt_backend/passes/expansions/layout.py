@@ -1,4 +1,4 @@
-"""Ops that move elements, in other ops: padding from slices, and gathers by one index."""
+"""Ops that move elements, in other ops: padding from slices, gathers by one index, and what a target moves as float32 only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.base import Op
+from trt_backend.ir.ops.elementwise import Cast
 from trt_backend.ir.ops.layout import Concatenation, Expand, Gather, GatherND, Identity, Pad, PadMode, Slice
+from trt_backend.ir.types import DType
 from trt_backend.passes.expansions.base import Expansion, reshape
 
 
 def identity(b: Builder, op: Identity, x: Value) -> Value:
     """The operand itself."""
     return x
+
+
+def expand(b: Builder, op: Expand, x: Value) -> Value | None:
+    """bfloat16 in float32, which has all its values."""
+    if x.dtype is not DType.BFLOAT16:
+        return None
+    return b.add(Cast(DType.BFLOAT16), b.add(op, b.add(Cast(DType.FLOAT32), x)))
 
 
 def gather_nd(b: Builder, op: GatherND, x: Value, indices: Value) -> Value | None:
@@ -56,6 +65,7 @@ def _border(
 
 
 EXPANSIONS: dict[type[Op], Expansion] = {
+    Expand: expand,
     GatherND: gather_nd,
     Identity: identity,
     Pad: pad,
