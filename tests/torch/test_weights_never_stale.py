@@ -580,6 +580,23 @@ def test_six_blocks_each_compiled(report):
     report.engines_ran(calls=18, exactly=True, rebuilds=True)
 
 
+@pytest.mark.parametrize("weight_check", ["signals", "never"])
+def test_blocks_that_stay_get_an_engine_each(weight_check, report):
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Block() for _ in range(6))).eval()
+    reference = copy.deepcopy(model)
+    for block in model:
+        block.compile(**compile_options({"weight_check": weight_check, "max_engines": 6}))
+    x = torch.randn(5, 8)
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(model(x), reference(x))
+        for _ in range(2):
+            with report.engines_run():
+                assert_close(model(x), reference(x))
+    assert graphs_compiled() == 1
+
+
 def test_an_ensemble_in_one_graph(report):
     """Two sets of equal shape and equal values in one graph stay two once one of them moves."""
     members, x = nn.ModuleList([net(), net()]), x54()
