@@ -68,6 +68,7 @@ BACKENDS: dict[str, dict[str, Any] | None] = {
     "inductor": {"backend": "inductor"},
     "trt": {"backend": "trt"},
     "trt, live weights": {"backend": "trt", "options": {"freeze_weights": False}},
+    "trt, trusted weights": {"backend": "trt", "options": {"weight_check": "never"}},
 }
 
 

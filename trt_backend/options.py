@@ -44,10 +44,11 @@ class CompileOptions:
         threads: threads of one CPU engine; None for as many as the framework uses.
         freeze_weights: build weights into engines where that pays; each call compares their contents, so that they are
             never stale. False has engines read them as inputs: slower, but without a second copy in memory.
-        weight_check: what makes TensorRT's engines look for changed weights: "signals" (identity, address and version of
-            each parameter, an optimizer step, a training forward), "contents": each call compares them, which is slow,
-            but notices writes that nothing signals (`p.data.add_(...)`), or "never": only another tensor object is noticed,
-            for models that nobody changes any more (looking at hundreds of weights takes the CPU 0.1 ms).
+        weight_check: what makes engines look for changed weights. "signals": on a GPU the identity, address and version of
+            each parameter, an optimizer step, a training forward; on the CPU the contents. "contents": each call compares
+            them, which is slow on a GPU, but notices writes that nothing signals (`p.data.add_(...)`). "never": only
+            another tensor object is noticed, for models that nobody changes any more (hundreds of weights take the CPU
+            of a GPU 0.1 ms to look at).
         max_engines: how many sets of weights of one region are kept frozen at a time, 1 or more. Blocks of one structure that
             are compiled one by one share a region: as many as there are blocks.
         workspace_bytes: the most memory that a kernel of TensorRT may use; None for no limit.

@@ -597,6 +597,22 @@ def test_blocks_that_stay_get_an_engine_each(weight_check, report):
     assert graphs_compiled() == 1
 
 
+def test_trusted_weights_are_stale_until_another_tensor_comes(report):
+    """What `weight_check="never"` promises, and no more."""
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.randn(2, 3, 8, 8)
+    compiled = compile_trt(model, options={"weight_check": "never"})
+    with torch.no_grad():
+        before = model(x)
+        for _ in range(2):
+            assert_close(compiled(x), before)
+        model[0].weight.mul_(2)
+        if BACKEND == "trt":
+            assert_close(compiled(x), before)
+        model[0].weight = nn.Parameter(model[0].weight.clone())
+        with report.engines_run(rebuilds=True):
+            assert_close(compiled(x), model(x))
+
+
 def test_an_ensemble_in_one_graph(report):
     """Two sets of equal shape and equal values in one graph stay two once one of them moves."""
     members, x = nn.ModuleList([net(), net()]), x54()

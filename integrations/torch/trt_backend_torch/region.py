@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host, call_shapes
+from trt_backend.engine.base import CPU_HOST, CallShapes, CpuHost, Engine, Host, call_shapes
 from trt_backend.errors import OutOfMemoryError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
@@ -177,9 +177,11 @@ class RegionCall:
             self._executable.prepare(signature.shapes, inputs, self._host(arguments))
 
     def _host(self, arguments: Sequence[Any]) -> Host:
-        if self._pool is None:
-            return CPU_HOST
-        return CudaHost(self._pool, lambda: self._weights_version(arguments))
+        if self._pool is not None:
+            return CudaHost(self._pool, lambda: self._weights_version(arguments))
+        if isinstance(self._watch, TrustedWeights):
+            return CpuHost(lambda: self._weights_version(arguments))
+        return CPU_HOST
 
     def _run(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         signature = self._signature(arguments)
