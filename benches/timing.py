@@ -1,5 +1,8 @@
 """Paired timing: contenders take turns, so that all of them see the same machine, each in a process of its own.
 
+Each round has another order: who comes behind a process with the same library finds its code in the processor's cache
+(in a fixed order the second of two equal ones was 7 % faster).
+
 A process of its own is how a user runs a contender, and it keeps them apart: their threads do not wait actively for each
 other's cores, and none works on a heap that another has grown (eager maps and unmaps its larger tensors at each
 call, thousands of page faults, until the program has freed a larger block elsewhere).
@@ -16,6 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from random import Random
 from typing import Any
 
 _WARM_UP = 5
@@ -83,9 +87,11 @@ def paired(
     with ExitStack() as stack:
         workers = {name: _Contender(make, arguments, stack) for name, (make, arguments) in contenders.items()}
         seconds: dict[str, list[float]] = {name: [] for name in workers}
+        names, random = list(workers), Random(0)
         for _ in range(rounds):
-            for name, worker in workers.items():
-                seconds[name].append(worker.turn())
+            random.shuffle(names)
+            for name in names:
+                seconds[name].append(workers[name].turn())
         reports = {name: worker.finish() for name, worker in workers.items()}
     base = next(iter(seconds.values()))
     return {name: ratio(runs, base) for name, runs in seconds.items()}, reports
