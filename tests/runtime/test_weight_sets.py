@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from trt_backend.debug import Dump
-from trt_backend.engine.base import CPU_HOST, Buffer, CallShapes, Engine, Host, LazyEngine, call_shapes
+from trt_backend.engine.base import (
+    CPU_HOST,
+    Buffer,
+    CallShapes,
+    CpuHost,
+    Engine,
+    Host,
+    LazyEngine,
+    call_shapes,
+)
 from trt_backend.engine.onnxruntime import provider
 from trt_backend.engine.profile import EVERYTHING
 from trt_backend.ir.builder import Builder
@@ -119,8 +127,7 @@ def test_sets_in_turn_are_read_once_more_where_the_host_knows_them() -> None:
     conv.engine._read = counted
     for turn in range(4):
         for w, state in zip(sets, states, strict=True):
-            host = Mock(wraps=CPU_HOST, weights_version=lambda state=state: state)
-            conv.check(w, host=host)
+            conv.check(w, host=CpuHost(lambda state=state: state))
         if turn == 1:
             known = reads
     assert conv.built == ["frozen", "live", "frozen"]

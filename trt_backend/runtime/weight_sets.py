@@ -92,8 +92,8 @@ class WeightSets:
         contents = self._contents(inputs)
         digest = _digest(contents)
         engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs)
+        self._last.pop(place, None)
         if engine is None:
-            self._last.pop(place, None)
             self._live_engine().run(shapes, inputs, outputs, host)
             return
         self._used[digest] = self._calls
