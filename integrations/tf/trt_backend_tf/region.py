@@ -117,15 +117,8 @@ def lower_segment(
     return LoweredSegment(graph, tuple(positions), tuple(specs), symbols, _assumed_equal(graph), limits)
 
 
-class _FrozenHost(CpuHost):
-    """The host of segments: their weights are the converted model's own, to which nothing writes."""
-
-    def weights_version(self) -> object:
-        """Return always the same."""
-        return self
-
-
-_HOST = _FrozenHost()
+_HOST = CpuHost(lambda: "as converted")
+"""The host of segments: their weights are the converted model's own, to which nothing writes."""
 
 
 class SegmentCall:
