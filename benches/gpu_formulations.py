@@ -189,6 +189,7 @@ def main() -> None:
         shape, device="cuda" if on_gpu else "cpu", dtype=torch.float16 if on_gpu else torch.float32
     )
     calls: dict[str, Callable[[], float]] = {}
+    engines: list[Engine] = []  # which their CUDA graphs need
     wanted: torch.Tensor | None = None
     for name in arguments.ways:
         graph = Block(WAYS[name], arguments.batch, arguments.sequence, dtype).graph()
@@ -196,6 +197,7 @@ def main() -> None:
         engine, graph = _engine(graph, arguments.provider)
         seconds = time.perf_counter() - start
         y = torch.empty_like(x)
+        engines.append(engine)
         made = _graphs(engine, graph, x, y) if on_gpu else {"": _plain(engine, graph, x, y)}
         for suffix, call in made.items():
             call()

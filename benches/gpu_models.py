@@ -48,6 +48,10 @@ def _measure(arguments: argparse.Namespace) -> None:
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no GPU; --device cpu tries the benchmark out")
+    if "trt" not in torch.compiler.list_backends():
+        raise SystemExit(
+            'torch.compile knows no backend "trt" here: install this checkout with `pip install -e .`'
+        )
     arguments.cache.mkdir(parents=True, exist_ok=True)
     plan = Plan(
         device, arguments.cache, arguments.rounds, arguments.calls, arguments.pipelined, arguments.options

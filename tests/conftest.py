@@ -31,6 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cpu_only(reason): left out with --device cuda, for this reason")
+    if config.getoption("--device") == "cuda" and "trt" not in _torch_backends():
+        raise pytest.UsageError(
+            'torch.compile knows no backend "trt" here: install this checkout with `pip install -e .`'
+        )
+
+
+def _torch_backends() -> list[str]:
+    import torch
+
+    return torch.compiler.list_backends()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

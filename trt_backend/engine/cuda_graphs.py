@@ -66,15 +66,22 @@ class CudaGraphEngine:
         places = (*inputs, *outputs)
         # Threads that share a stream share its graph, whose copies belong together.
         with self._lock, host.turn:
-            captured = self._direct.find(
-                (shapes, host.stream, places), lambda: self._capture(shapes, places, host, direct=True)
-            ) or self._static.find(
-                (shapes, host.stream), lambda: self._capture(shapes, places, host, direct=False)
-            )
+            captured = self._direct.get((shapes, host.stream, places)) or self._find(shapes, places, host)
             if captured is not None:
                 captured.run(places, host.stream)
                 return
         self._engine.run(shapes, inputs, outputs, host)
+
+    def _find(self, shapes: CallShapes, places: _Places, host: Host) -> _Captured | None:
+        """Return a graph for a call that has none on its memory, captured where it is time to."""
+        stream = host.stream
+        return (
+            self._direct.add(
+                (shapes, stream, places), lambda: self._capture(shapes, places, host, direct=True)
+            )
+            or self._static.get((shapes, stream))
+            or self._static.add((shapes, stream), lambda: self._capture(shapes, places, host, direct=False))
+        )
 
     def _capture(self, shapes: CallShapes, places: _Places, host: Host, *, direct: bool) -> _Captured:
         count = len(shapes.inputs)
@@ -120,13 +127,26 @@ class _Pool:
         self._seen: Counter[Hashable] = Counter()
         self._came_again = 0
 
-    def find(self, key: Hashable, capture: Callable[[], _Captured]) -> _Captured | None:
-        """Return the graph for a key, captured where it is time to; None where there is none."""
+    def get(self, key: Hashable) -> _Captured | None:
+        """Return the graph for a key."""
         captured = self._captured.get(key)
         if captured is not None:
             self._captured.move_to_end(key)
-        elif self._comes_again(key):
-            captured = self._add(key, capture)
+        return captured
+
+    def add(self, key: Hashable, capture: Callable[[], _Captured]) -> _Captured | None:
+        """Return a graph for a key that has none, captured where it is time to; else None."""
+        if not self._comes_again(key):
+            return None
+        try:
+            captured = self._captured[key] = capture()
+        except (OutOfMemoryError, RunError) as error:
+            log.debug("no CUDA graph was captured: %s", error)
+            return None
+        while len(self._captured) > _MOST:
+            _, oldest = self._captured.popitem(last=False)
+            cuda.synchronize_all()  # another stream's may be under way, and needs its context
+            self._engine.forget(oldest.stream.handle)
         return captured
 
     def _comes_again(self, key: Hashable) -> bool:
@@ -139,18 +159,6 @@ class _Pool:
         del self._seen[key]
         self._came_again += 1
         return True
-
-    def _add(self, key: Hashable, capture: Callable[[], _Captured]) -> _Captured | None:
-        try:
-            captured = self._captured[key] = capture()
-        except (OutOfMemoryError, RunError) as error:
-            log.debug("no CUDA graph was captured: %s", error)
-            return None
-        while len(self._captured) > _MOST:
-            _, oldest = self._captured.popitem(last=False)
-            cuda.synchronize_all()  # another stream's may be under way, and needs its context
-            self._engine.forget(oldest.stream.handle)
-        return captured
 
 
 class _Lender:

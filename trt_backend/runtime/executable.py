@@ -13,7 +13,7 @@ from trt_backend.debug import log
 from trt_backend.engine.base import CallShapes, Engine, Host, LazyEngine
 from trt_backend.errors import NotReadyError, Reason, ReasonKind
 from trt_backend.report import RegionRecord
-from trt_backend.runtime.fallback import contain
+from trt_backend.runtime.fallback import contain, reason_of
 
 R = TypeVar("R")
 
@@ -46,11 +46,14 @@ class Executable:
     def prepare(self, shapes: CallShapes, inputs: Sequence[int], host: Host) -> None:
         """Build the engine for a call that is yet to come (`strict` raises where that fails)."""
         engine = self._engine or self._first_engine()
-        if engine is not None:
-            self._contain(
-                lambda: _unless_not_ready(lambda: engine.prepare(shapes, inputs, host), []),
-                lambda reason: self._give_up(reason, engine),
-            )
+        if engine is None:
+            return
+        try:
+            engine.prepare(shapes, inputs, host)
+        except NotReadyError as error:
+            log.debug("%s", error)
+        except Exception as error:  # noqa: BLE001  sorted there
+            self._give_up(self._reason_of(error), engine)
 
     def call_natively(self, native: Callable[..., R], arguments: Sequence[Any]) -> R:
         """Return `native(*arguments)`, and count the call."""
@@ -70,26 +73,33 @@ class Executable:
             BuildError, RunError, or whatever escapes a bug: only where `strict`.
         """
         engine = self._engine or self._first_engine()
-        failures: list[Reason] = []
-        builds: list[Callable[[], None]] = []
+        failure: Reason | None = None
+        begin: Callable[[], None] | None = None
         if engine is not None:
-            result = self._contain(
-                lambda: _unless_not_ready(lambda: run(engine, arguments), builds), failures.append
-            )
-            if result is not None:
+            try:
+                result = run(engine, arguments)
+            except NotReadyError as error:
+                log.debug("%s", error)
+                begin = error.begin
+            except Exception as error:  # noqa: BLE001  sorted there
+                failure = self._reason_of(error)
+            else:
                 self._record.count_engine_call()
                 return result
         try:
             answer = self.call_natively(native, arguments)
         finally:
-            for begin in builds:
+            if begin is not None:
                 self._contain(begin, lambda reason: self._give_up(reason, engine))
-        for reason in failures:
-            self._give_up(reason, engine)
+        if failure is not None:
+            self._give_up(failure, engine)
         return answer
 
     def _contain(self, attempt: Callable[[], R], failed: Callable[[Reason], None]) -> R | None:
         return contain(attempt, self._record.name, strict=self._strict, failed=failed)
+
+    def _reason_of(self, error: Exception) -> Reason:
+        return reason_of(error, self._record.name, strict=self._strict)
 
     def _first_engine(self) -> LazyEngine | None:
         with self._lock:
@@ -110,14 +120,3 @@ class Executable:
             self._retry_at = monotonic() + self._pause
             self._pause *= 2
         self._record.reason = reason
-
-
-def _unless_not_ready(attempt: Callable[[], R], builds: list[Callable[[], None]]) -> R | None:
-    """Return what `attempt` returns, or None where it is not ready; what begins the build then is added to `builds`."""
-    try:
-        return attempt()
-    except NotReadyError as error:
-        log.debug("%s", error)
-        if error.begin is not None:
-            builds.append(error.begin)
-        return None

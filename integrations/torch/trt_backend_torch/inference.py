@@ -29,7 +29,7 @@ from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.promises import mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
 from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
-from trt_backend_torch.weights import TrustedWeights, WeightWatch
+from trt_backend_torch.weights import WeightWatch
 
 
 class InferenceGraph:
@@ -119,14 +119,19 @@ class InferenceGraph:
         if region is None:
             return _counted(native, record)
         executable = compile_graph(region.graph, self._provider, self._options, record)
-        watches = {"signals": WeightWatch, "never": TrustedWeights}
-        make_watch = watches.get(self._options.weight_check)
         run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
-        call = RegionCall(region, executable, run_natively, make_watch and make_watch(), choice)
+        call = RegionCall(region, executable, run_natively, self._weight_watch(), choice)
         if known is not None:
             call.prepare(native.graph.find_nodes(op="placeholder"), known)
         return call.call
+
+    def _weight_watch(self) -> WeightWatch | None:
+        """Return what tells changed weights; None where their contents are compared, as on the CPU, unless none change."""
+        check = self._options.weight_check
+        if check == "contents" or (check == "signals" and self._provider.device == "cpu"):
+            return None
+        return WeightWatch(writes=check == "signals")
 
 
 def _is_real(tensor: Any, promised: torch.Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Addresses", "Input", "Layout", "Sizes", "row_major", "with_strides"]
+__all__ = ["Addresses", "Binding", "Input", "Layout", "Sizes", "row_major", "with_strides"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +50,26 @@ class Input:
     border: torch.dtype
 
 
+class Binding:
+    """How an engine reads the inputs of a signature.
+
+    Args:
+        places: the inputs.
+        strides: of each, for the engine to read it as it is.
+        device: the engine's GPU; None for the CPU.
+    """
+
+    def __init__(
+        self, places: Sequence[Input], strides: Sequence[Sizes], device: torch.device | None
+    ) -> None:
+        self.device = device
+        self.alignment = _TENSORRT_ALIGNMENT if device else 1
+        self.inputs = [
+            (place.position, wanted, place.border, place.border is place.layout.dtype)
+            for place, wanted in zip(places, strides, strict=True)
+        ]
+
+
 class Addresses(Sequence[int]):
     """The addresses of a call's inputs, asked for one by one: those of frozen weights seldom are.
 
@@ -57,41 +77,33 @@ class Addresses(Sequence[int]):
     dynamo skips the guards of a module's parameters while its dictionaries are the same, whatever `p.data = new` did.
     """
 
-    def __init__(
-        self,
-        arguments: Sequence[Any],
-        places: Sequence[Input],
-        strides: Sequence[Sizes],
-        device: torch.device | None,
-    ) -> None:
+    def __init__(self, arguments: Sequence[Any], binding: Binding) -> None:
         self._arguments = arguments
-        self._places = places
-        self._strides = strides
-        self._device = device
-        self._alignment = _TENSORRT_ALIGNMENT if device else 1
+        self._binding = binding
         self._copies: dict[int, torch.Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._binding.inputs)
 
     def __getitem__(self, i: Any) -> Any:
-        place = self._places[i]
-        tensor: torch.Tensor = self._arguments[place.position]
+        binding = self._binding
+        position, strides, dtype, same_type = binding.inputs[i]
+        tensor: torch.Tensor = self._arguments[position]
         address = tensor.data_ptr()
         if (
-            tensor.stride() == self._strides[i]
-            and not address % self._alignment
-            and place.border is place.layout.dtype
-            and (self._device is None or tensor.is_cuda)
+            same_type
+            and tensor.stride() == strides
+            and not address % binding.alignment
+            and (binding.device is None or tensor.is_cuda)
         ):
             return address
         if i not in self._copies:
-            self._copies[i] = self._copy(tensor, self._strides[i], place.border)
+            self._copies[i] = self._copy(tensor, strides, dtype)
         return self._copies[i].data_ptr()
 
     def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
         """Return a dense copy on the engine's device."""
-        device = self._device or tensor.device
+        device = self._binding.device or tensor.device
         return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device).copy_(tensor)
 
 

@@ -25,10 +25,10 @@ from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.lowering import Environment, lower_nodes
-from trt_backend_torch.memory import Addresses, Input, Layout, Sizes, row_major, with_strides
+from trt_backend_torch.memory import Addresses, Binding, Input, Layout, Sizes, row_major, with_strides
 from trt_backend_torch.symbols import hinted, sources_of, value_of
 from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor_type
-from trt_backend_torch.weights import TrustedWeights, WeightWatch
+from trt_backend_torch.weights import WeightWatch
 
 _SIGNATURES_KEPT = 1024
 
@@ -116,7 +116,7 @@ class RegionCall:
         region: LoweredRegion,
         executable: Executable,
         native: Callable[..., Any],
-        watch: WeightWatch | TrustedWeights | None,
+        watch: WeightWatch | None,
         choice: Choice | None = None,
     ) -> None:
         self._region = region
@@ -173,15 +173,13 @@ class RegionCall:
         arguments = [weights.get(place.name, hinted(place.meta["val"])) for place in places]
         with torch.cuda.device(self._device) if self._device else nullcontext():
             signature = self._signature(arguments)
-            inputs = Addresses(arguments, self._region.inputs, signature.input_strides, self._device)
+            inputs = Addresses(arguments, signature.binding)
             self._executable.prepare(signature.shapes, inputs, self._host(arguments))
 
     def _host(self, arguments: Sequence[Any]) -> Host:
         if self._pool is not None:
             return CudaHost(self._pool, lambda: self._weights_version(arguments))
-        if isinstance(self._watch, TrustedWeights):
-            return CpuHost(lambda: self._weights_version(arguments))
-        return CPU_HOST
+        return CPU_HOST if self._watch is None else CpuHost(lambda: self._weights_version(arguments))
 
     def _run(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         signature = self._signature(arguments)
@@ -197,7 +195,7 @@ class RegionCall:
             tensors = self._inputs(arguments)
             if list(map(torch.Tensor.stride, tensors)) == signature.input_strides:
                 return list(map(torch.Tensor.data_ptr, tensors))
-        return Addresses(arguments, self._region.inputs, signature.input_strides, self._device)
+        return Addresses(arguments, signature.binding)
 
     def _weights_version(self, arguments: Sequence[Any]) -> object | None:
         return self._watch.version(self._weights(arguments)) if self._watch else None
@@ -213,14 +211,16 @@ class RegionCall:
             if len(self._signatures) >= _SIGNATURES_KEPT:
                 self._signatures.clear()
             symbols = {name: size for (name, _), size in zip(self._sources, key, strict=True)}
-            signature = self._signatures[key] = _Signature(self._region, symbols)
+            signature = self._signatures[key] = _Signature(self._region, symbols, self._device)
         return signature
 
 
 class _Signature:
     """Everything about a call that follows from the sizes of its arguments."""
 
-    def __init__(self, region: LoweredRegion, symbols: Mapping[str, int]) -> None:
+    def __init__(
+        self, region: LoweredRegion, symbols: Mapping[str, int], device: torch.device | None
+    ) -> None:
         def concrete(dims: Sequence[DimLike]) -> Sizes:
             return tuple(evaluate(dim, symbols) for dim in dims)
 
@@ -229,6 +229,7 @@ class _Signature:
             concrete(place.layout.strides) if place.layout.dense else row_major(concrete(place.layout.sizes))
             for place in region.inputs
         ]
+        self.binding = Binding(region.inputs, self.input_strides, device)
         layouts = [output for output in region.outputs if isinstance(output, Layout)]
         self._memory: list[tuple[Sizes, Sizes, torch.dtype, torch.device]] = []
         plain = len(layouts) == len(region.outputs)

@@ -7,6 +7,7 @@ Rules:
   VERSION  Writes that autograd counts: optimizers, `load_state_dict`, in-place operations.
   EPOCH    What no version counts, but tells us otherwise: a step of any optimizer (fused ones count nothing), a forward
            of a training graph of ours.
+  WEAK     No tensor and no storage is held. One that goes says so: its identity or address may become another's.
   SETS     Modules of one structure that are compiled one by one share a graph: what was seen is kept by the first weight.
   BLIND    A tensor made under `torch.inference_mode` counts nothing: nobody can tell, contents are compared.
 
@@ -16,15 +17,14 @@ step and no training forward since. `weight_check="contents"` is for those.
 
 from __future__ import annotations
 
-__all__ = ["TrustedWeights", "WeightWatch", "note_training"]
+__all__ = ["WeightWatch", "note_training"]
 
 import functools
-import operator
+import weakref
 from itertools import count
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _SETS = 64  # rule SETS: kept at most
@@ -43,73 +43,60 @@ def _watch_optimizers() -> None:
     register_optimizer_step_post_hook(note_training)
 
 
-class _Seen:
-    """What was seen last.
+class WeightWatch:
+    """Gives an object for the state of some weights: another one once a weight may have changed.
 
-    The storages are weak references: they keep no memory, but no other storage gets the handle of one they refer to.
+    Args:
+        writes: whether to look for writes; otherwise rule OBJECT alone says what changed.
     """
 
-    def __init__(self, weights: list[torch.Tensor], versions: list[int], epoch: int) -> None:
-        self._epoch = epoch
-        self._versions = versions
-        self._objects = list(map(id, weights))
-        self._addresses = list(map(torch.Tensor.data_ptr, weights))
-        self._storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
-        self._handles = [storage.cdata for storage in self._storages]
-        self.version = object()
-
-    def is_current(self, weights: list[torch.Tensor], versions: list[int]) -> bool:
-        """Whether no rule but BLIND says otherwise."""
-        return (
-            self._epoch == _epoch[0]
-            and versions == self._versions
-            and list(map(id, weights)) == self._objects
-            and list(map(torch.Tensor.data_ptr, weights)) == self._addresses
-            and not any(map(torch.UntypedStorage._expired, self._handles))
-        )
-
-
-class WeightWatch:
-    """Gives an object for the state of some weights: another one once a weight may have changed."""
-
-    def __init__(self) -> None:
-        _watch_optimizers()
-        self._seen: dict[int, _Seen] = {}
+    def __init__(self, *, writes: bool = True) -> None:
+        if writes:
+            _watch_optimizers()
+        self._kind = _Contents if writes else _Objects
+        self._seen: dict[int, _Objects] = {}
 
     def version(self, weights: list[torch.Tensor]) -> object | None:
         """Return the state's object (None under rule BLIND)."""
-        try:
-            versions = [weight._version for weight in weights]
-        except RuntimeError:  # rule BLIND
-            return None
-        epoch = _epoch[0]  # threads may look at the same time
         first = id(weights[0])
         seen = self._seen.get(first)
-        if seen is None or not seen.is_current(weights, versions):
-            _make_room(self._seen)
-            seen = self._seen[first] = _Seen(weights, versions, epoch)
-        return seen.version
+        try:
+            if seen is None or not seen.are(weights):
+                if len(self._seen) >= _SETS:
+                    self._seen.clear()
+                seen = self._seen[first] = self._kind(weights)
+        except RuntimeError:  # rule BLIND
+            return None
+        return seen
 
 
-class TrustedWeights:
-    """Takes the user's word that tensors stay as they are, and gives an object for each set of them.
+class _Objects:
+    """Tensors as they were seen last."""
 
-    The tensors are kept: another one cannot have the identity of one that we know.
-    """
+    def __init__(self, weights: list[torch.Tensor]) -> None:
+        self._gone: list[Any] = []
+        self._objects = list(map(id, weights))
+        self._referents: list[Any] = [weakref.ref(weight, self._gone.append) for weight in weights]
 
-    def __init__(self) -> None:
-        self._known: dict[int, list[torch.Tensor]] = {}
-
-    def version(self, weights: list[torch.Tensor]) -> object:
-        """Return the set's object."""
-        first = id(weights[0])
-        known = self._known.get(first)
-        if known is None or not all(map(operator.is_, weights, known)):
-            _make_room(self._known)
-            known = self._known[first] = list(weights)
-        return known
+    def are(self, weights: list[torch.Tensor]) -> bool:
+        """Whether these are the tensors, and nothing says that they changed."""
+        return list(map(id, weights)) == self._objects and not self._gone
 
 
-def _make_room(sets: dict[int, Any]) -> None:
-    if len(sets) >= _SETS:
-        sets.clear()
+class _Contents(_Objects):
+    """Tensors and what can be told of their contents without a look."""
+
+    def __init__(self, weights: list[torch.Tensor]) -> None:
+        self._epoch = _epoch[0]  # first of all: threads may write meanwhile
+        self._versions = [weight._version for weight in weights]
+        self._addresses = list(map(torch.Tensor.data_ptr, weights))
+        super().__init__(weights)
+        self._referents += [weakref.ref(weight.untyped_storage(), self._gone.append) for weight in weights]
+
+    def are(self, weights: list[torch.Tensor]) -> bool:
+        return (
+            super().are(weights)
+            and self._epoch == _epoch[0]
+            and [weight._version for weight in weights] == self._versions
+            and list(map(torch.Tensor.data_ptr, weights)) == self._addresses
+        )
