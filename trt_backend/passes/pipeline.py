@@ -21,6 +21,7 @@ from trt_backend.passes.legalize import Support, legalize
 from trt_backend.passes.precision import lower_precision
 from trt_backend.passes.quantize import quantize_weights
 from trt_backend.passes.simplify import simplify
+from trt_backend.passes.sink_slices import sink_slices
 
 _CLEAN = ("simplify", "fold_constants", "dedupe", "eliminate_dead")
 
@@ -28,7 +29,8 @@ PIPELINE: tuple[tuple[str, ...], ...] = (
     # Before legalize: what folds away need not be legal (arithmetic on constant shapes in int64, say). simplify goes
     # before fold_constants, which would turn the Expand of a scalar into a large constant that hides `x * 1`.
     # eliminate_dead goes last: simplify leaves behind what it bypasses, which legalize would refuse for nothing.
-    _CLEAN,
+    # sink_slices goes behind all of them: it looks at who reads what.
+    (*_CLEAN, "sink_slices"),
     # After weights have folded into one constant each. Before lower_precision, which casts around what is quantized.
     ("quantize_weights",),
     # Before legalize: an op in another precision may be one that the target refuses, and Attention is lowered whole.
@@ -82,6 +84,7 @@ def run_passes(
         "fold_constants": functools.partial(fold_constants, fuel=tank),
         "dedupe": functools.partial(dedupe, fuel=tank),
         "eliminate_dead": eliminate_dead,
+        "sink_slices": functools.partial(sink_slices, fuel=tank),
         "legalize": functools.partial(legalize, support=support),
         "quantize_weights": quantize_weights,
         "lower_precision": functools.partial(_lowered, dtype=precision, support=support),
