@@ -40,6 +40,7 @@ from trt_backend.ir.ops.layout import (
 )
 from trt_backend.ir.ops.reduction import CumulativeSum, Normalization, Reduce, ReduceKind, Softmax
 from trt_backend.ir.types import DType, TensorType, volume
+from trt_backend.passes.fuel import Fuel
 from trt_backend.passes.legalize import Support
 
 SYMBOLS = {"s": 3, "t": 2}
@@ -92,6 +93,19 @@ def assert_equal(
         else:
             finite = np.abs(b[np.isfinite(b)])
             np.testing.assert_allclose(a, b, tolerance, tolerance * max(1.0, finite.max(initial=0)))
+
+
+def assert_fuel_caps(
+    rewrite: Callable[[Graph, Fuel], Graph], graph: Graph, check: Callable[[Graph], object]
+) -> None:
+    """Check what a pass makes with each amount of fuel up to what it burns."""
+    total = Fuel()
+    rewrite(graph, total)
+    assert rewrite(graph, Fuel(0)) is graph
+    for limit in range(total.spent + 1):
+        tank = Fuel(limit)
+        check(rewrite(graph, tank))
+        assert tank.spent == limit
 
 
 # ---- random graphs --------------------------------------------------------------------------------------------------

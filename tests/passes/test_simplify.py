@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 
-from ir_cases import SYMBOLS, arrays_for, assert_equal, graphs
+from ir_cases import SYMBOLS, arrays_for, assert_equal, assert_fuel_caps, graphs
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.graph import Graph
 from trt_backend.ir.ops.contraction import MatrixMultiply
@@ -18,7 +18,6 @@ from trt_backend.ir.text import parse_graph
 from trt_backend.ir.types import DType, TensorType
 from trt_backend.ir.verify import verify
 from trt_backend.passes.eliminate_dead import eliminate_dead
-from trt_backend.passes.fuel import Fuel
 from trt_backend.passes.simplify import simplify
 
 # Each is a header and a body; `return` names the last value.
@@ -274,10 +273,4 @@ def test_answers_stay(graph: Graph) -> None:
 
 @given(graphs())
 def test_fuel_caps_the_rewrites(graph: Graph) -> None:
-    total = Fuel()
-    simplify(graph, total)
-    assert simplify(graph, Fuel(0)) is graph
-    for limit in range(total.spent + 1):
-        tank = Fuel(limit)
-        _assert_same_answers(graph, simplify(graph, tank))
-        assert tank.spent == limit
+    assert_fuel_caps(simplify, graph, lambda after: _assert_same_answers(graph, after))

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 __all__ = ["sink_slices"]
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trt_backend.ir.builder import Builder, rebuild
 from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Graph, Node, Value
-from trt_backend.ir.ops.base import Op
+from trt_backend.ir.ops.base import Op, broadcast
 from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
 from trt_backend.ir.ops.elementwise import Activation, Cast, Elementwise, Select, Unary
 from trt_backend.ir.ops.layout import Expand, Reshape, Slice, Transpose
@@ -57,10 +57,11 @@ def sink_slices(graph: Graph, fuel: Fuel | None = None) -> Graph:
     def rule(b: Builder, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if not isinstance(node.op, Slice) or not _shrinks(node.op, inputs[0].shape):
             return None
-        axes = tuple(map(Axis, node.op.start, node.op.size, node.op.stride))
-        made = part(b, node.inputs[0], inputs[0], axes)
-        producer = b.producer(made)
-        return None if producer is None or producer.op == node.op else [made]
+        spent = fuel.spent
+        made = part(
+            b, node.inputs[0], inputs[0], tuple(map(Axis, node.op.start, node.op.size, node.op.stride))
+        )
+        return [made] if fuel.spent > spent else None
 
     return rebuild(graph, rule)
 
@@ -111,8 +112,8 @@ def _parts(node: Node, axes: Axes) -> Parts | None:
     return None if rule is None else rule(node.op, axes, *(value.shape for value in node.inputs))
 
 
-def _broadcast(axes: Axes, result: Shape, operand: Shape) -> Axes | None:
-    """Return an operand's part where dimensions of size 1 broadcast to the result's."""
+def _of_operand(axes: Axes, result: Shape, operand: Shape) -> Axes | None:
+    """Return an operand's part where its dimensions of size 1 broadcast to the result's."""
     if any(size not in (1, dim) for size, dim in zip(operand, result, strict=True)):
         return None
     return tuple(
@@ -121,9 +122,8 @@ def _broadcast(axes: Axes, result: Shape, operand: Shape) -> Axes | None:
 
 
 def _elementwise(op: Op, axes: Axes, *operands: Shape) -> Parts | None:
-    # Of the operands' dimensions one is the result's, the others are that or 1.
-    result = tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*operands, strict=True))
-    parts = [_broadcast(axes, result, operand) for operand in operands]
+    result = functools.reduce(broadcast, operands)
+    parts = [_of_operand(axes, result, operand) for operand in operands]
     return None if None in parts else (op, parts)
 
 
@@ -137,8 +137,8 @@ def _softmax(op: Softmax, axes: Axes, x: Shape) -> Parts | None:
 
 def _matrix_multiply(op: MatrixMultiply, axes: Axes, a: Shape, b: Shape) -> Parts | None:
     *batch, rows, columns = axes
-    result = tuple(y if x == 1 else x for x, y in zip(a[:-2], b[:-2], strict=True))
-    batches = [_broadcast(tuple(batch), result, shape[:-2]) for shape in (a, b)]
+    result = broadcast(a[:-2], b[:-2])
+    batches = [_of_operand(tuple(batch), result, shape[:-2]) for shape in (a, b)]
     if batches[0] is None or batches[1] is None:
         return None
     left = (_whole(a[-2]), rows) if op.transpose_a else (rows, _whole(a[-1]))
@@ -151,7 +151,7 @@ def _attention(op: Attention, axes: Axes, q: Shape, k: Shape, v: Shape, *mask: S
     if not (q[:2] == k[:2] == v[:2]) or (op.causal and query != _whole(q[2])):
         return None
     scores = (*axes[:2], query, _whole(k[2]))
-    hidden = [_broadcast(scores, (*q[:3], k[2]), shape) for shape in mask]
+    hidden = [_of_operand(scores, (*q[:3], k[2]), shape) for shape in mask]
     if None in hidden:
         return None
     of_keys = (*axes[:2], _whole(k[2]))
@@ -163,7 +163,7 @@ def _transpose(op: Transpose, axes: Axes, x: Shape) -> Parts:
 
 
 def _expand(op: Expand, axes: Axes, x: Shape) -> Parts | None:
-    part = _broadcast(axes, op.shape, x)
+    part = _of_operand(axes, op.shape, x)
     return None if part is None else (Expand(tuple(axis.size for axis in axes)), [part])
 
 
@@ -247,7 +247,7 @@ def _split(axis: Axis, shape: Shape) -> list[Axis] | None:
     return parts
 
 
-_RULES: dict[type[Op], Callable[..., Any]] = {
+_RULES: dict[type[Op], Callable[..., Parts | None]] = {
     Activation: _elementwise,
     Attention: _attention,
     Cast: _elementwise,
