@@ -20,7 +20,7 @@ from trt_backend.engine.cuda_graphs import CudaGraphEngine
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, Symbol
 from trt_backend.ir.graph import Graph
-from trt_backend.ir.ops.elementwise import Unary, UnaryKind
+from trt_backend.ir.ops.elementwise import Elementwise, ElementwiseKind, Unary, UnaryKind
 from trt_backend.ir.types import DType, TensorType
 
 
@@ -69,16 +69,28 @@ class Caller:
         return None
 
     def call(
-        self, engine: CudaGraphEngine, shapes: CallShapes, given: cuda.DeviceMemory, taken: cuda.DeviceMemory
+        self,
+        engine: CudaGraphEngine,
+        shapes: CallShapes,
+        given: cuda.DeviceMemory,
+        taken: cuda.DeviceMemory,
+        *weights: cuda.DeviceMemory,
+        factor: int = -1,
     ) -> None:
-        """Write an input, call, and keep the answer: all of it queued."""
+        """Write an input, call, and keep the answer, which is to be that times a factor: all of it queued."""
         (count,) = shapes.inputs[0]
         numbers = np.random.default_rng(len(self.answers)).standard_normal(count, np.float32)
         kept = np.empty_like(numbers)
         self.driver.queue(self.stream, lambda: np.copyto(floats(given.address, count), numbers))
-        engine.run(shapes, [given.address], [taken.address], self)
+        inputs = [memory.address for memory in (given, *weights)]
+        engine.run(shapes, inputs, [taken.address], self)
         self.driver.queue(self.stream, lambda: np.copyto(kept, floats(taken.address, count)))
-        self.answers.append((kept, -numbers))
+        self.answers.append((kept, factor * numbers))
+
+    def check(self) -> None:
+        """Compare the answers, once the driver is through."""
+        for kept, wanted in self.answers:
+            np.testing.assert_array_equal(kept, wanted)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -101,8 +113,56 @@ def test_answers_come_in_the_streams_order_and_no_call_waits(
     assert told.count("cuGraphLaunch") > 30
     driver.finish(random)
     for caller in callers:
-        for kept, wanted in caller.answers:
-            np.testing.assert_array_equal(kept, wanted)
+        caller.check()
+
+
+def scaled_graph() -> Graph:
+    b = Builder()
+    type_ = TensorType(DType.FLOAT32, (4,))
+    x, w = b.input("x", type_), b.input("w", type_, weight=True)
+    return b.build([b.add(Elementwise(ElementwiseKind.PROD), x, w)])
+
+
+class Product:
+    """An engine that reads its weight as an input."""
+
+    def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
+        floats(outputs[0], 4)[:] = floats(inputs[0], 4) * floats(inputs[1], 4)
+
+
+def test_weights_are_read_where_they_are(driver: FakeDriver) -> None:
+    network, caller, random = scaled_graph(), Caller(driver), Random(0)
+    engine = CudaGraphEngine(QueuedEngine(Product(), driver), network)
+    memory = [cuda.DeviceMemory(16) for _ in range(6)]
+    weights, shapes = [cuda.DeviceMemory(16) for _ in range(2)], call_shapes(network, {})
+    for i, weight in enumerate(weights):
+        floats(weight.address, 4)[:] = 1 + i
+    driver.told()
+    for i in range(60):
+        k = i // 30  # then another set, of a block of the same structure
+        caller.call(engine, shapes, *random.sample(memory, 2), weights[k], factor=1 + k)
+    static = engine._static._captured.values()
+    assert [[i for i, _ in captured.fetches] for captured in static] == [[0], [0]]
+    assert [len(captured.memory) for captured in static] == [2, 2]
+    driver.finish(random)
+    caller.check()
+
+
+def test_an_engine_runs_without_a_graph_that_does_not_show_its_copies(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda.Graph, "copies", lambda _: [])
+    network, caller, random = graph(), Caller(driver), Random(0)
+    engine = CudaGraphEngine(QueuedEngine(Negation(), driver), network)
+    memory = [cuda.DeviceMemory(32) for _ in range(6)]
+    shapes = call_shapes(network, {"n": 8})
+    driver.told()
+    for _ in range(20):
+        caller.call(engine, shapes, *random.sample(memory, 2))
+    assert driver.told().count("cuStreamEndCapture") > 1
+    assert not engine._static._captured
+    driver.finish(random)
+    caller.check()
 
 
 def test_a_graph_has_kernels_for_small_memsets(driver: FakeDriver) -> None:

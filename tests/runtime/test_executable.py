@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -179,6 +179,29 @@ def test_calls_that_lack_memory_together_pause_once(clock: list[float]) -> None:
     assert region.call(fail_late, native, [1]) == ("native", 2)
     assert record.reason is None
     assert region.call(on_engine, native, [1]) == ("engine", 2)
+
+
+def test_a_call_that_comes_while_an_engine_is_given_up_does_not_build() -> None:
+    built: list[int] = []
+    others: list[Thread] = []
+
+    class Record(RegionRecord):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "reason" and value is not None:
+                others.append(Thread(target=region.call, args=(on_engine, native, [1])))
+                others[0].start()
+                others[0].join(0.2)  # it is to wait; if it does not, it is through by then
+            super().__setattr__(name, value)
+
+    def build() -> LazyEngine:
+        built.append(1)
+        return Doubler()
+
+    region = Executable(build, Record("region", "test", "none"), strict=False)
+    assert region.call(failing(RunError("no")), native, [1]) == ("native", 2)
+    others[0].join()
+    assert built == [1]
+    assert region.ready is None
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("none left"), MemoryError("none left")])

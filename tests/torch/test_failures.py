@@ -114,6 +114,26 @@ def test_strict_raises(break_it: Break, error: Exception, kind: str, monkeypatch
         compile_trt(function, options={"strict": True})(torch.randn(3, 4))
 
 
+@pytest.mark.parametrize("lacking", [(3,), (3, 4)], ids=["output", "dense copy of an input"])
+def test_torchs_lack_of_memory_is_no_bug(
+    lacking: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, report: ReportChecks
+) -> None:
+    allocate = torch.empty_strided
+
+    def empty_strided(sizes: tuple[int, ...], *rest: Any, **kwargs: Any) -> torch.Tensor:
+        if tuple(sizes) == lacking:
+            raise torch.OutOfMemoryError("none left")
+        return allocate(sizes, *rest, **kwargs)
+
+    x = torch.randn(3, 8, device=device())[:, ::2]
+    compiled = compile_trt(function)
+    with torch.no_grad():
+        compiled(x)
+        monkeypatch.setattr(torch, "empty_strided", empty_strided)
+        torch.testing.assert_close(compiled(x), function(x))
+    assert any("out of memory" in reason and "none left" in reason for reason in report.reasons())
+
+
 def test_the_other_regions_keep_their_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """One broken rule costs one op: what lies before and behind it runs in engines."""
     break_rule(monkeypatch, UnsupportedError("not today"))

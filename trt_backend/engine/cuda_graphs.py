@@ -7,7 +7,7 @@ Rules:
   STATIC  A signature that comes a second time with other memory gets a graph whose kernels read and write memory of its
           own. It begins with copies of the inputs to there, and ends with copies of the outputs from there to the
           caller's memory, so that they are the caller's to keep; a call moves the callers' ends of these copies, and
-          one launch queues all of it.
+          one launch queues all of it. Weights that an engine reads as inputs are where they are, and not copied.
   KEY     A graph belongs to a signature and a stream: runs on two streams may overlap, and must not share memory.
   OWN     Each graph is captured on a stream of its own, and so with an execution context of its own: a later run of that
           context would change what the graph reads.
@@ -57,6 +57,7 @@ class CudaGraphEngine:
     def __init__(self, engine: StreamedEngine, graph: Graph) -> None:
         self._engine = engine
         self._item_sizes = [value.dtype.numpy.itemsize for value in (*graph.inputs, *graph.outputs)]
+        self._weights = [i for i, value in enumerate(graph.inputs) if value in graph.weights]
         self._direct = _Pool(engine)
         self._static = _Pool(engine)
         self._lock = Lock()
@@ -74,24 +75,24 @@ class CudaGraphEngine:
 
     def _find(self, shapes: CallShapes, places: _Places, host: Host) -> _Captured | None:
         """Return a graph for a call that has none on its memory, captured where it is time to."""
-        stream = host.stream
+        weights = tuple(places[i] for i in self._weights)
+        direct, static = (shapes, host.stream, places), (shapes, host.stream, weights)
         return (
-            self._direct.add(
-                (shapes, stream, places), lambda: self._capture(shapes, places, host, direct=True)
-            )
-            or self._static.get((shapes, stream))
-            or self._static.add((shapes, stream), lambda: self._capture(shapes, places, host, direct=False))
+            self._direct.add(direct, lambda: self._capture(shapes, places, host, range(len(places))))
+            or self._static.get(static)
+            or self._static.add(static, lambda: self._capture(shapes, places, host, self._weights))
         )
 
-    def _capture(self, shapes: CallShapes, places: _Places, host: Host, *, direct: bool) -> _Captured:
+    def _capture(self, shapes: CallShapes, places: _Places, host: Host, fixed: Sequence[int]) -> _Captured:
+        """Capture a graph that works on the call's places with the positions `fixed`, and on memory of its own."""
         count = len(shapes.inputs)
         byte_counts = [
             size * math.prod(shape)
             for size, shape in zip(self._item_sizes, (*shapes.inputs, *shapes.outputs), strict=True)
         ]
-        memory = [] if direct else [host.allocate(byte_count) for byte_count in byte_counts]
-        own = places if direct else tuple(block.address for block in memory)
-        copied = [] if direct else [i for i, byte_count in enumerate(byte_counts) if byte_count]
+        memory = {i: host.allocate(byte_counts[i]) for i in range(len(places)) if i not in fixed}
+        own = tuple(memory[i].address if i in memory else place for i, place in enumerate(places))
+        copied = [i for i in memory if byte_counts[i]]
         fetched, stored = [i for i in copied if i < count], [i for i in copied if i >= count]
         stream = cuda.Stream()
         lender = _Lender(host, stream.handle)
@@ -107,15 +108,29 @@ class CudaGraphEngine:
         try:
             run()  # what TensorRT does once, at a context's first run, cannot be captured
             graph = cuda.capture(run, stream)
+            fetches = _copies(graph, [(places[i], own[i]) for i in fetched])
+            stores = _copies(graph, [(own[i], places[i]) for i in stored])
         except BaseException:
             cuda.synchronize(stream.handle)  # which may still write to memory that goes back now
             self._engine.forget(stream.handle)
             raise
         cuda.wait_for(host.stream, stream.handle)
-        found = {(copy.source, copy.target): copy for copy in graph.copies()} if copied else {}
-        fetches = [(i, found[places[i], own[i]]) for i in fetched]
-        stores = [(i, found[own[i], places[i]]) for i in stored]
-        return _Captured(graph, fetches, stores, [*memory, *lender.memory], stream)
+        kept = [*memory.values(), *lender.memory]
+        return _Captured(
+            graph,
+            list(zip(fetched, fetches, strict=True)),
+            list(zip(stored, stores, strict=True)),
+            kept,
+            stream,
+        )
+
+
+def _copies(graph: cuda.Graph, ends: list[tuple[int, int]]) -> list[cuda.GraphCopy]:
+    """Return the copies from a source to a target each (RunError where the driver made something else of one)."""
+    found = {(copy.source, copy.target): copy for copy in graph.copies()} if ends else {}
+    if any(end not in found for end in ends):
+        raise RunError("the graph does not show a copy that was captured")
+    return [found[end] for end in ends]
 
 
 class _Pool:

@@ -31,7 +31,7 @@ from trt_backend.ir.ops.reduction import Normalization, Softmax
 from trt_backend.ir.types import Shape, volume
 from trt_backend.passes.fuel import Fuel
 
-_MOST = 100  # ops that one slice passes in a round
+_MOST = 100  # ops in a row that one slice passes in a round
 
 
 def sink_slices(graph: Graph, fuel: Fuel | None = None) -> Graph:
@@ -43,6 +43,8 @@ def sink_slices(graph: Graph, fuel: Fuel | None = None) -> Graph:
 
     def part(b: Builder, old: Value, new: Value, axes: Axes, passed: int = 0) -> Value:
         """Return a part of a value, of which `old` is the name in the graph as it was."""
+        if axes == _all(new.shape):
+            return new
         maker, made = makers.get(old), b.producer(new)
         found = None
         if maker and made and uses[old] == 1 and passed < _MOST and not fuel.empty:
@@ -51,8 +53,12 @@ def sink_slices(graph: Graph, fuel: Fuel | None = None) -> Graph:
             return b.add(_slice(axes), new)
         fuel.burn()
         op, parts = found
-        operands = zip(maker.inputs, made.inputs, parts, strict=True)
-        return b.add(op, *(x if of is None else part(b, was, x, of, passed + 1) for was, x, of in operands))
+        operands = [
+            part(b, was, x, of, passed + 1)
+            for was, x, of in zip(maker.inputs, made.inputs, parts, strict=True)
+        ]
+        with b.at(maker.source):
+            return b.add(op, *operands)
 
     def rule(b: Builder, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if not isinstance(node.op, Slice) or not _shrinks(node.op, inputs[0].shape):
@@ -76,8 +82,8 @@ class Axis:
 
 
 Axes = tuple[Axis, ...]
-Parts = tuple[Op, "list[Axes | None]"]
-"""An op, and for each of its operands the part that it reads; None for all of it."""
+Parts = tuple[Op, list[Axes]]
+"""An op, and the part that it reads of each of its operands."""
 
 
 def _slice(axes: Axes) -> Slice:
@@ -85,8 +91,8 @@ def _slice(axes: Axes) -> Slice:
 
 
 def _shrinks(op: Slice, shape: Shape) -> bool:
-    return any(
-        size not in (0, dim) and _times(dim, size) >= 2 for size, dim in zip(op.size, shape, strict=True)
+    return 0 not in op.size and any(
+        size != dim and _times(dim, size) >= 2 for size, dim in zip(op.size, shape, strict=True)
     )
 
 
@@ -102,8 +108,8 @@ def _whole(dim: DimLike) -> Axis:
     return Axis(0, dim)
 
 
-def _is_whole(axes: Sequence[Axis], shape: Shape) -> bool:
-    return all(axis == _whole(dim) for axis, dim in zip(axes, shape, strict=True))
+def _all(shape: Shape) -> Axes:
+    return tuple(map(_whole, shape))
 
 
 def _parts(node: Node, axes: Axes) -> Parts | None:
@@ -112,23 +118,25 @@ def _parts(node: Node, axes: Axes) -> Parts | None:
     return None if rule is None else rule(node.op, axes, *(value.shape for value in node.inputs))
 
 
-def _of_operand(axes: Axes, result: Shape, operand: Shape) -> Axes | None:
-    """Return an operand's part where its dimensions of size 1 broadcast to the result's."""
-    if any(size not in (1, dim) for size, dim in zip(operand, result, strict=True)):
+def _broadcast(axes: Axes, result: Shape, operands: Sequence[Shape]) -> list[Axes] | None:
+    """Return the operands' parts where their dimensions of size 1 broadcast; None where two symbols are taken to agree."""
+    if any(size not in (1, dim) for operand in operands for size, dim in zip(operand, result, strict=True)):
         return None
-    return tuple(
-        axis if size == dim else _whole(1) for axis, size, dim in zip(axes, operand, result, strict=True)
-    )
+    return [
+        tuple(
+            axis if size == dim else _whole(1) for axis, size, dim in zip(axes, operand, result, strict=True)
+        )
+        for operand in operands
+    ]
 
 
 def _elementwise(op: Op, axes: Axes, *operands: Shape) -> Parts | None:
-    result = functools.reduce(broadcast, operands)
-    parts = [_of_operand(axes, result, operand) for operand in operands]
-    return None if None in parts else (op, parts)
+    parts = _broadcast(axes, functools.reduce(broadcast, operands), operands)
+    return None if parts is None else (op, parts)
 
 
 def _normalization(op: Normalization, axes: Axes, x: Shape, *affine: Shape) -> Parts | None:
-    return (op, [axes, *(None for _ in affine)]) if _is_whole(axes[op.axis :], x[op.axis :]) else None
+    return (op, [axes, *map(_all, affine)]) if axes[op.axis :] == _all(x[op.axis :]) else None
 
 
 def _softmax(op: Softmax, axes: Axes, x: Shape) -> Parts | None:
@@ -137,9 +145,8 @@ def _softmax(op: Softmax, axes: Axes, x: Shape) -> Parts | None:
 
 def _matrix_multiply(op: MatrixMultiply, axes: Axes, a: Shape, b: Shape) -> Parts | None:
     *batch, rows, columns = axes
-    result = broadcast(a[:-2], b[:-2])
-    batches = [_of_operand(tuple(batch), result, shape[:-2]) for shape in (a, b)]
-    if batches[0] is None or batches[1] is None:
+    batches = _broadcast(tuple(batch), broadcast(a[:-2], b[:-2]), (a[:-2], b[:-2]))
+    if batches is None:
         return None
     left = (_whole(a[-2]), rows) if op.transpose_a else (rows, _whole(a[-1]))
     right = (columns, _whole(b[-1])) if op.transpose_b else (_whole(b[-2]), columns)
@@ -150,9 +157,10 @@ def _attention(op: Attention, axes: Axes, q: Shape, k: Shape, v: Shape, *mask: S
     query, columns = axes[2:]
     if not (q[:2] == k[:2] == v[:2]) or (op.causal and query != _whole(q[2])):
         return None
-    scores = (*axes[:2], query, _whole(k[2]))
-    hidden = [_of_operand(scores, (*q[:3], k[2]), shape) for shape in mask]
-    if None in hidden:
+    if columns != _whole(v[3]):  # TensorRT's attention takes values as wide as keys
+        return None
+    hidden = _broadcast((*axes[:2], query, _whole(k[2])), (*q[:3], k[2]), mask)
+    if hidden is None:
         return None
     of_keys = (*axes[:2], _whole(k[2]))
     return op, [(*axes[:3], _whole(q[3])), (*of_keys, _whole(k[3])), (*of_keys, columns), *hidden]
@@ -163,8 +171,8 @@ def _transpose(op: Transpose, axes: Axes, x: Shape) -> Parts:
 
 
 def _expand(op: Expand, axes: Axes, x: Shape) -> Parts | None:
-    part = _of_operand(axes, op.shape, x)
-    return None if part is None else (Expand(tuple(axis.size for axis in axes)), [part])
+    parts = _broadcast(axes, op.shape, (x,))
+    return None if parts is None else (Expand(tuple(axis.size for axis in axes)), parts)
 
 
 def _reshape(op: Reshape, axes: Axes, x: Shape) -> Parts | None:
@@ -174,8 +182,8 @@ def _reshape(op: Reshape, axes: Axes, x: Shape) -> Parts | None:
     part: list[Axis] = []
     for old, new in _groups(x, op.shape):
         kept = axes[new]
-        if _is_whole(kept, op.shape[new]):
-            part += map(_whole, x[old])
+        if kept == _all(op.shape[new]):
+            part += _all(x[old])
             continue
         flat = _merged(kept, op.shape[new])
         split = None if flat is None else _split(flat, x[old])

@@ -19,6 +19,7 @@ from trt_backend.report import RegionRecord
 
 _WARM_UP = 3
 _ROUNDS = 5
+_SIGNATURES_KEPT = 1024
 
 
 class Choice:
@@ -42,6 +43,8 @@ class Choice:
         self, signature: Hashable, engine: Callable[[], object], native: Callable[[], object]
     ) -> None:
         """Time both; where the engine does not serve this signature (any more), a later call does it."""
+        if len(self._native_is_faster) >= _SIGNATURES_KEPT:
+            self._native_is_faster.clear()
         try:
             rounds = [(self._seconds(engine), self._seconds(native)) for _ in range(_WARM_UP + _ROUNDS)]
         except NotReadyError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Executable"]
 
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -33,14 +33,14 @@ class Executable:
         self._build = build
         self._record = record
         self._strict = strict
-        self._lock = Lock()
+        self._lock = RLock()
         self._pause = _PAUSE_SECONDS
         self._retry_at = 0.0
         self._engine: LazyEngine | None = None
 
     @property
     def ready(self) -> Engine | None:
-        """The engine, where one has answered."""
+        """The engine, once one has answered: this one, or one that was given up."""
         return self._engine if self._record.engine_calls else None
 
     def prepare(self, shapes: CallShapes, inputs: Sequence[int], host: Host) -> None:
@@ -113,10 +113,11 @@ class Executable:
         return reason is None or (reason.kind is ReasonKind.OUT_OF_MEMORY and monotonic() >= self._retry_at)
 
     def _give_up(self, reason: Reason, engine: LazyEngine | None = None) -> None:
-        if self._engine is not engine:  # another thread's call has given it up
-            return
-        self._engine = None
-        if reason.kind is ReasonKind.OUT_OF_MEMORY:
-            self._retry_at = monotonic() + self._pause
-            self._pause *= 2
-        self._record.reason = reason
+        with self._lock:
+            if self._engine is not engine:  # another thread's call has given it up
+                return
+            self._engine = None
+            if reason.kind is ReasonKind.OUT_OF_MEMORY:
+                self._retry_at = monotonic() + self._pause
+                self._pause *= 2
+            self._record.reason = reason

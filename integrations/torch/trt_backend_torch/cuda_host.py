@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trt_backend.errors import OutOfMemoryError
+from trt_backend_torch.memory import allocating
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,10 @@ class TensorMemory:
     address: int
 
     @classmethod
+    @allocating
     def of(cls, byte_count: int, device: torch.device) -> TensorMemory:
         """Allocate on the current stream (OutOfMemoryError where the device's memory is used up)."""
-        try:
-            tensor = torch.empty(byte_count, dtype=torch.uint8, device=device)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"no {byte_count} bytes are left on {device}") from error
+        tensor = torch.empty(byte_count, dtype=torch.uint8, device=device)
         return cls(tensor, tensor.data_ptr())
 
 

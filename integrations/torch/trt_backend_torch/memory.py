@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Addresses", "Binding", "Input", "Layout", "Sizes", "row_major", "with_strides"]
+__all__ = ["Addresses", "Binding", "Input", "Layout", "Sizes", "allocating", "row_major", "with_strides"]
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from trt_backend.errors import OutOfMemoryError
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend_torch.types import dim_of, physical_order
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Sizes = tuple[int, ...]
 _TENSORRT_ALIGNMENT = 256  # bytes; `IExecutionContext.set_tensor_address` asks for it
 
@@ -48,6 +52,19 @@ class Input:
     layout: Layout
     weight: bool
     border: torch.dtype
+
+
+def allocating(function: Callable[P, R]) -> Callable[P, R]:
+    """Have it raise our OutOfMemoryError, after which an engine is tried again, where torch's allocator raises its own."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"no memory is left on the device: {error}") from error
+
+    return call
 
 
 class Binding:
@@ -101,6 +118,7 @@ class Addresses(Sequence[int]):
             self._copies[i] = self._copy(tensor, strides, dtype)
         return self._copies[i].data_ptr()
 
+    @allocating
     def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
         """Return a dense copy on the engine's device."""
         device = self._binding.device or tensor.device
@@ -121,6 +139,6 @@ def with_strides(tensor: torch.Tensor, strides: Sizes) -> torch.Tensor:
         return tensor
     result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     for axis, stride in enumerate(strides):
-        tensor = tensor.narrow(axis, 0, 1) if stride == 0 else tensor
+        tensor = tensor.narrow(axis, 0, 1) if stride == 0 and tensor.shape[axis] > 1 else tensor
     result.as_strided(tensor.shape, strides).copy_(tensor)
     return result

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, CpuHost, Engine, Host, call_shapes
-from trt_backend.errors import OutOfMemoryError, ReasonKind, UnsupportedError
+from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
@@ -25,7 +25,16 @@ from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.lowering import Environment, lower_nodes
-from trt_backend_torch.memory import Addresses, Binding, Input, Layout, Sizes, row_major, with_strides
+from trt_backend_torch.memory import (
+    Addresses,
+    Binding,
+    Input,
+    Layout,
+    Sizes,
+    allocating,
+    row_major,
+    with_strides,
+)
 from trt_backend_torch.symbols import hinted, sources_of, value_of
 from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor_type
 from trt_backend_torch.weights import WeightWatch
@@ -225,19 +234,19 @@ class _Signature:
             return tuple(evaluate(dim, symbols) for dim in dims)
 
         self.shapes: CallShapes = call_shapes(region.graph, symbols)
-        self.input_strides = [
-            concrete(place.layout.strides) if place.layout.dense else row_major(concrete(place.layout.sizes))
-            for place in region.inputs
-        ]
+
+        def dense(layout: Layout) -> Sizes:
+            """Return the strides in which an engine reads or writes."""
+            return concrete(layout.strides) if layout.dense else row_major(concrete(layout.sizes))
+
+        self.input_strides = [dense(place.layout) for place in region.inputs]
         self.binding = Binding(region.inputs, self.input_strides, device)
         layouts = [output for output in region.outputs if isinstance(output, Layout)]
         self._memory: list[tuple[Sizes, Sizes, torch.dtype, torch.device]] = []
         plain = len(layouts) == len(region.outputs)
         for layout, value in zip(layouts, region.graph.outputs, strict=True):
-            sizes, strides = concrete(layout.sizes), concrete(layout.strides)
             dtype = TORCH_DTYPES[value.dtype]
-            strides = strides if layout.dense else row_major(sizes)
-            self._memory.append((sizes, strides, dtype, layout.device))
+            self._memory.append((concrete(layout.sizes), dense(layout), dtype, layout.device))
             plain = plain and layout.dense and dtype is layout.dtype
         self.results = None if plain else self._rearrange
         self._outputs = [
@@ -247,16 +256,15 @@ class _Signature:
             for output in region.outputs
         ]
 
+    @allocating
     def allocate(self) -> list[torch.Tensor]:
         """Return memory for the engine's outputs (OutOfMemoryError where the device has none left)."""
-        try:
-            return [
-                torch.empty_strided(sizes, strides, dtype=dtype, device=device)
-                for sizes, strides, dtype, device in self._memory
-            ]
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"no memory for its outputs: {error}") from error
+        return [
+            torch.empty_strided(sizes, strides, dtype=dtype, device=device)
+            for sizes, strides, dtype, device in self._memory
+        ]
 
+    @allocating
     def _rearrange(self, memory: Sequence[torch.Tensor]) -> tuple[Any, ...]:
         """Return the results where some are sizes, of other types, or have gaps or overlaps that no engine writes."""
         tensors = iter(memory)

@@ -7,7 +7,8 @@ Rules:
   VERSION  Writes that autograd counts: optimizers, `load_state_dict`, in-place operations.
   EPOCH    What no version counts, but tells us otherwise: a step of any optimizer (fused ones count nothing), a forward
            of a training graph of ours.
-  WEAK     No tensor and no storage is held. One that goes says so: its identity or address may become another's.
+  WEAK     No tensor and no storage is held. One that goes says so: its identity or address may become another's. The
+           price: `torch.utils.swap_tensors` refuses tensors that somebody refers to weakly.
   SETS     Modules of one structure that are compiled one by one share a graph: what was seen is kept by the first weight.
   BLIND    A tensor made under `torch.inference_mode` counts nothing: nobody can tell, contents are compared.
 
