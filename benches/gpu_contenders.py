@@ -121,7 +121,7 @@ def raw(subject: Subject, plan: Plan) -> Made:
     """TensorRT without us: the ONNX parser's engine under one CUDA graph."""
     if plan.device.type != "cuda":
         raise RuntimeError("raw TensorRT needs a GPU")
-    engine = RawEngine(subject, plan.cache)
+    engine = RawEngine(subject, plan.cache, plan.options.get("tactic_sources"))
 
     def facts() -> dict[str, Any]:
         return {

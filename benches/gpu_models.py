@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from gpu_contenders import CONTENDERS, Plan, default_contenders
+from gpu_memory import add_memory
 from gpu_page import checks, merge, render, table
 from gpu_rows import ROWS, Row
 from gpu_turns import measure
@@ -68,7 +69,10 @@ def _measure(arguments: argparse.Namespace) -> None:
         print(f"\n## {row}\n", flush=True)
         run["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         records = measure(row, names, plan)
-        merge(arguments.out, row, records, run)
+        merge(arguments.out, row, records, run)  # what is measured is kept, whatever becomes of the rest
+        if device.type == "cuda":
+            add_memory(records, row, plan)
+            merge(arguments.out, row, records, run)
         current = {name: {**record, "run": run} for name, record in records.items()}
         print(table(row, current))
         print("\n".join(["", *(f"* {line}" for line in checks(row, current))]))

@@ -11,6 +11,7 @@ import importlib
 import io
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,13 +45,13 @@ class RawEngine:
         build_seconds: how long export, parsing and building took; None if it was cached.
     """
 
-    def __init__(self, subject: Subject, cache: Path) -> None:
+    def __init__(self, subject: Subject, cache: Path, tactic_sources: Sequence[str] | None = None) -> None:
         trt: Any = importlib.import_module("tensorrt")
         logger = trt.Logger(trt.Logger.WARNING)
         start = time.perf_counter()
-        path = _engine_path(subject, cache, trt.__version__)
+        path = _engine_path(subject, cache, trt.__version__, tactic_sources)
         self.cached = path.exists()
-        plan = path.read_bytes() if self.cached else build(trt, logger, subject, cache)
+        plan = path.read_bytes() if self.cached else build(trt, logger, subject, cache, tactic_sources)
         self.build_seconds = None if self.cached else time.perf_counter() - start
         if not self.cached:
             _write(path, plan)
@@ -91,7 +92,9 @@ class RawEngine:
             raise RuntimeError("TensorRT did not enqueue the engine; its log says why")
 
 
-def build(trt: Any, logger: Any, subject: Subject, cache: Path) -> bytes:
+def build(
+    trt: Any, logger: Any, subject: Subject, cache: Path, tactic_sources: Sequence[str] | None
+) -> bytes:
     """Export, parse and build; return the serialized engine.
 
     Raises:
@@ -103,7 +106,7 @@ def build(trt: Any, logger: Any, subject: Subject, cache: Path) -> bytes:
     if not parser.parse(export(subject, group_norm_as_primitives=_major(trt) < 10)):
         raise RuntimeError(f"TensorRT's ONNX parser: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
-    configure(trt, config, subject.row.dtype)
+    configure(trt, config, subject.row.dtype, tactic_sources)
     with shared_timings(trt, config, EngineCache(cache)):  # with ours: what both measure is measured once
         plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -111,12 +114,13 @@ def build(trt: Any, logger: Any, subject: Subject, cache: Path) -> bytes:
     return bytes(plan)
 
 
-def configure(trt: Any, config: Any, dtype: str) -> None:
+def configure(trt: Any, config: Any, dtype: str, tactic_sources: Sequence[str] | None) -> None:
     """Set the builder up as ours is: the same level and tactics, and single precision that is single."""
     config.builder_optimization_level = OPTIMIZATION_LEVEL
-    # Without cuBLAS and cuDNN: TensorRT 8.6 would load theirs, which its wheel does not bring.
-    sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
-    config.set_tactic_sources(sum(1 << int(source) for source in sources))
+    names = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS") if tactic_sources is None else tactic_sources
+    config.set_tactic_sources(sum(1 << int(getattr(trt.TacticSource, name)) for name in names))
+    if tactic_sources is not None and _major(trt) < 10:  # where libraries are left out by default
+        config.set_preview_feature(trt.PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805, False)
     config.clear_flag(trt.BuilderFlag.TF32)
     if dtype == "fp16" and not _strongly_typed(trt):
         config.set_flag(trt.BuilderFlag.FP16)
@@ -160,9 +164,16 @@ def _major(trt: Any) -> int:
     return int(trt.__version__.partition(".")[0])
 
 
-def _engine_path(subject: Subject, cache: Path, version: str) -> Path:
+def _engine_path(subject: Subject, cache: Path, version: str, tactic_sources: Sequence[str] | None) -> Path:
     device = torch.cuda.get_device_name()
-    parts = ("raw", str(subject.row), f"torch{torch.__version__}", f"trt{version}", device)
+    parts = (
+        "raw",
+        str(subject.row),
+        f"torch{torch.__version__}",
+        f"trt{version}",
+        device,
+        *(tactic_sources or ()),
+    )
     return cache / (re.sub(r"[^\w.]+", "-", "-".join(parts)) + ".engine")
 
 

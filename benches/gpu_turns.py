@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from gpu_contenders import CONTENDERS, INDUCTOR, NATIVE, Made, Plan, failure
-from gpu_memory import add_memory, release
+from gpu_memory import release
 from gpu_rows import Row, Subject, load, relative_error
 from timing import ratio
 
@@ -56,8 +56,6 @@ def measure(row: Row, names: Sequence[str], plan: Plan) -> dict[str, dict[str, A
     records = _contest(load(row, plan.device), names, plan)
     torch._dynamo.reset()
     release(plan.device)
-    if plan.device.type == "cuda":
-        add_memory(records, row, plan)
     return records
 
 

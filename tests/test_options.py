@@ -41,6 +41,9 @@ def test_an_unknown_name_is_refused_with_what_was_meant(given: str, meant: str) 
         ({"fuel": 1.5}, "0 or more or None"),
         ({"strict": 1}, "is int, not bool"),
         ({"dump_dir": 3}, "is int, not str or None"),
+        ({"tactic_sources": "CUBLAS"}, "'CUBLAS' is no list of names"),
+        ({"tactic_sources": [1]}, "is no list of names"),
+        ({"tactic_sources": []}, "is no list of names"),
     ],
 )
 def test_an_illegal_value_is_refused_with_the_legal_ones(options: dict[str, object], message: str) -> None:

@@ -6,9 +6,9 @@ __all__ = ["CompileOptions"]
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from trt_backend.calibration import Calibration
 from trt_backend.errors import OptionError
@@ -53,6 +53,9 @@ class CompileOptions:
             are compiled one by one share a region: as many as there are blocks.
         workspace_bytes: the most memory that a kernel of TensorRT may use; None for no limit.
         optimization_level: how long TensorRT looks for fast kernels, 0 (shortest build) to 5; None for its default.
+        tactic_sources: the names of `tensorrt.TacticSource` whose kernels TensorRT may choose, all of them; None for its own
+            kernels. TensorRT 8.6 takes `("CUBLAS", "CUBLAS_LT", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")` where
+            cuBLAS 12 is installed.
         cuda_graphs: launch an engine as one CUDA graph: less time on the CPU, for a copy of inputs and outputs where their
             memory is new.
         cache_dir: where engines are kept between processes; None for the user's cache folder.
@@ -74,6 +77,7 @@ class CompileOptions:
     max_engines: int = 4
     workspace_bytes: int | None = None
     optimization_level: int | None = None
+    tactic_sources: Sequence[str] | None = None
     cuda_graphs: bool = False
     cache_dir: str | None = None
     strict: bool = False
@@ -94,6 +98,7 @@ class CompileOptions:
         _check_count("max_engines", self.max_engines, least=1, optional=False)
         _check_count("workspace_bytes", self.workspace_bytes, least=0)
         _check_count("optimization_level", self.optimization_level, least=0)
+        _check_names("tactic_sources", self.tactic_sources)
         _check_type("cuda_graphs", self.cuda_graphs, bool)
         _check_type("cache_dir", self.cache_dir, (str, type(None)))
         _check_count("fuel", self.fuel, least=0)
@@ -134,6 +139,12 @@ def _check_count(name: str, value: object, *, least: int, optional: bool = True)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         none = " or None" if optional else ""
         raise OptionError(f"{name}={value!r} is no integer of {least} or more{none}")
+
+
+def _check_names(name: str, value: object) -> None:
+    names = cast("Sequence[object]", value) if isinstance(value, (tuple, list)) else ()
+    if value is not None and not (names and all(isinstance(each, str) for each in names)):
+        raise OptionError(f"{name}={value!r} is no list of names and not None")
 
 
 def _check_type(name: str, value: object, legal: type | tuple[type, ...]) -> None:

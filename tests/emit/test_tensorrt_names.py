@@ -74,6 +74,7 @@ ONLY_WHERE: dict[str, Callable[[Stack], bool]] = {
     "ComputeCapability": lambda stack: stack.ahead_of_time,
     "IProgressMonitor": lambda stack: stack.progress,
     "PROFILE_SHARING_0806": lambda stack: not stack.shares_profiles,
+    "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805": lambda stack: stack.shuts_libraries_out,
     "CausalMaskKind": lambda stack: stack.attention == "add_attention_v2",
     "ExecutionContextAllocationStrategy": lambda stack: stack.since >= (10, 0) or stack.ahead_of_time,
 }
@@ -96,7 +97,7 @@ def test_names_in_the_code_exist(surface: str) -> None:
         else:
             known = path[0] in names["top"] or path[0] in names or path[0].startswith("__")
             if known and len(path) > 1 and path[0] in names:
-                known = path[1] in names[path[0]]
+                known = path[1] in names[path[0]] or path[1] == "__members__"
         used = next(
             (uses(stack) for name, uses in ONLY_WHERE.items() if name in (*path, ".".join(path))), True
         )

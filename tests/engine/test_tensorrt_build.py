@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from enum import IntEnum
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import pytest
 pytest.importorskip("tensorrt_rtx")
 
 from tensorrt_checks import QUICK, build, load
+from trt_backend.debug import Dump
+from trt_backend.emit.tensorrt.stacks import stack_of
 from trt_backend.engine import tensorrt_build
 from trt_backend.engine.builder_process import build_apart
 from trt_backend.engine.profile import EVERYTHING
@@ -21,6 +25,7 @@ from trt_backend.ir.ops.contraction import Convolution
 from trt_backend.ir.ops.elementwise import Activation, ActivationKind
 from trt_backend.ir.ops.reduction import Normalization
 from trt_backend.ir.types import DType, TensorType
+from trt_backend.options import CompileOptions
 
 STACK = load("tensorrt_rtx")
 
@@ -119,6 +124,32 @@ def _refused() -> Graph:
     b = GraphBuilder()
     x = b.input("x", TensorType(DType.FLOAT64, (2, 3)))
     return b.build([b.add(Normalization(1, 1e-5), x)])
+
+
+def test_tactic_sources_are_tensorrts_by_name() -> None:
+    graph, options = _graph(1), CompileOptions(tactic_sources=["CUBLAS", "JIT_CONVOLUTIONS"])
+    with pytest.raises(
+        BuildError, match="no tactic source CUBLAS; it has EDGE_MASK_CONVOLUTIONS, JIT_CONVOLUTIONS"
+    ):
+        STACK.build(graph, _profile(graph), options, Dump(None))
+    fewer = CompileOptions(tactic_sources=["JIT_CONVOLUTIONS"])
+    assert len(STACK.build(graph, _profile(graph), fewer, Dump(None))) > 1000
+    assert len({STACK.identity(choice) for choice in (options, fewer, CompileOptions())}) == 3
+
+
+@pytest.mark.parametrize("names", [None, ("JIT_CONVOLUTIONS",), ("CUBLAS_LT", "JIT_CONVOLUTIONS")])
+def test_8_6_takes_kernels_of_libraries_only_if_asked(names: tuple[str, ...] | None) -> None:
+    class TacticSource(IntEnum):
+        CUBLAS, CUBLAS_LT, CUDNN, EDGE_MASK_CONVOLUTIONS, JIT_CONVOLUTIONS = range(5)
+
+    stack = stack_of("tensorrt", "8.6.0")
+    assert stack is not None
+    config, trt = MagicMock(), MagicMock(TacticSource=TacticSource)
+    Builder(trt, stack, MagicMock(), CompileOptions(tactic_sources=names))._set_tactic_sources(config)
+    wanted = names or ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+    config.set_tactic_sources.assert_called_once_with(sum(1 << TacticSource[name] for name in wanted))
+    feature = trt.PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805
+    assert config.set_preview_feature.mock_calls == ([call(feature, False)] if "CUBLAS_LT" in wanted else [])
 
 
 def test_what_support_refuses_is_refused_by_name() -> None:

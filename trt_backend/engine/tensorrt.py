@@ -80,7 +80,8 @@ class TensorRTProvider:
     def identity(self, options: CompileOptions) -> str:
         """Return what an engine depends on beside its graph: versions, the device, and the builder's options."""
         device = cuda.device_name() if cuda.has_device() else "ahead of time"
-        settings = (options.precision, options.workspace_bytes, options.optimization_level)
+        sources = None if options.tactic_sources is None else sorted(options.tactic_sources)
+        settings = (options.precision, options.workspace_bytes, options.optimization_level, sources)
         return f"{self.name} {self._trt.__version__} on {device} {settings}"
 
     def build(self, graph: Graph, profile: Profile, options: CompileOptions, dump: Dump) -> bytes:

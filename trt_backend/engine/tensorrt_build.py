@@ -40,8 +40,8 @@ T = TypeVar("T")
 _LOG_SECONDS = 10.0
 _BAR_SECONDS = 0.2
 _AHEAD_OF_TIME = "SM89"
-# TensorRT's own kernels. cuBLAS and cuDNN are deprecated as sources since 8.6, and 10 no longer uses them.
-_TACTIC_SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+# The other sources are libraries, cuBLAS and cuDNN. TensorRT's own defaults leave them out since 8.6, and 11 has none.
+_OWN_KERNELS = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
 
 class Logger(Protocol):
@@ -191,17 +191,29 @@ class Builder:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
-        if not self._stack.ahead_of_time:
-            config.set_tactic_sources(
-                sum(1 << int(getattr(trt.TacticSource, name)) for name in _TACTIC_SOURCES)
-            )
-        elif not cuda.has_device():
+        self._set_tactic_sources(config)
+        if self._stack.ahead_of_time and not cuda.has_device():
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, _AHEAD_OF_TIME), 0)
         if not self._stack.shares_profiles:
             config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
         if self._stack.progress:
             config.progress_monitor = _make_monitor(trt, self._cancelled, self._phase)
+
+    def _set_tactic_sources(self, config: Any) -> None:
+        trt, names = self._trt, self._options.tactic_sources
+        if names is None:
+            names = _OWN_KERNELS
+        known: dict[str, Any] = trt.TacticSource.__members__
+        if unknown := sorted(set(names) - set(known)):
+            raise BuildError(
+                f"{trt.__name__} {trt.__version__} has no tactic source {', '.join(unknown)}; it has {', '.join(known)}"
+            )
+        config.set_tactic_sources(sum(1 << int(known[name]) for name in set(names)))
+        if self._stack.shuts_libraries_out and not set(names) <= set(_OWN_KERNELS):
+            config.set_preview_feature(
+                trt.PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805, False
+            )
 
 
 def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:

@@ -30,6 +30,8 @@ class Stack:
         progress: whether builds report to an IProgressMonitor.
         timing_cache: whether the timings of one build help the next.
         shares_profiles: whether several execution contexts may use one optimization profile. 8.6 does on demand.
+        shuts_libraries_out: whether a preview feature, on by default, keeps tactics of cuBLAS and cuDNN out that the tactic
+            sources would allow.
         ahead_of_time: whether builds for a named architecture need no GPU.
         normalization: the method that adds a normalization.
         attention: the method that adds an attention.
@@ -45,6 +47,7 @@ class Stack:
     progress: bool = True
     timing_cache: bool = True
     shares_profiles: bool = True
+    shuts_libraries_out: bool = False
     ahead_of_time: bool = False
     normalization: str = "add_normalization"
     attention: str = ""
@@ -64,6 +67,7 @@ STACKS: tuple[Stack, ...] = (
         typed_weights=False,
         progress=False,
         shares_profiles=False,
+        shuts_libraries_out=True,
     ),
     Stack("tensorrt", (10, 0), True, _COMMON | {DType.BFLOAT16}, _NO_CUMULATIVE | _NO_ISNAN),
     Stack("tensorrt", (10, 3), True, _COMMON | {DType.BFLOAT16}, _NO_CUMULATIVE),
