@@ -69,6 +69,16 @@ def test_the_ends_of_float32(seen: tuple[float, ...]) -> None:
     assert threshold(*(np.array([number]) for number in seen)) == pytest.approx(seen[-1], rel=0.1)
 
 
+def test_nothing_watched_is_said_and_not_saved(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    calibration = Calibration()
+    with calibration.collect():
+        pass
+    assert "under torch.no_grad()" in caplog.text
+    with pytest.raises(OptionError, match="no ranges to save"):
+        calibration.save(tmp_path / "ranges.json")
+    assert not (tmp_path / "ranges.json").exists()
+
+
 def test_the_file(tmp_path) -> None:
     calibration = Calibration()
     with calibration.collect():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from trt_backend.calibration import Calibration
 from trt_backend.errors import OptionError
 from trt_backend.options import CompileOptions
 
@@ -39,6 +40,11 @@ def test_an_unknown_name_is_refused_with_what_was_meant(given: str, meant: str) 
         ({"min_block_size": True}, "1 or more"),
         ({"threads": -1}, "1 or more or None"),
         ({"fuel": 1.5}, "0 or more or None"),
+        ({"optimization_level": 9}, "no integer from 0 to 5 or None"),
+        (
+            {"precision": "int8", "calibration": Calibration(), "freeze_weights": False},
+            "needs freeze_weights=True",
+        ),
         ({"strict": 1}, "is int, not bool"),
         ({"dump_dir": 3}, "is int, not str or None"),
         ({"tactic_sources": "CUBLAS"}, "'CUBLAS' is no list of names"),

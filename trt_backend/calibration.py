@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trt_backend.debug import log
 from trt_backend.errors import OptionError
 
 Array = npt.NDArray[Any]
@@ -30,9 +31,11 @@ class Calibration:
     Example:
         calibration = trt_backend.Calibration()
         compiled = torch.compile(model, backend="trt", options={"precision": "int8", "calibration": calibration})
-        with calibration.collect():
-            for batch in batches:
-                compiled(batch)
+        with torch.no_grad():
+            with calibration.collect():
+                for batch in batches:
+                    compiled(batch)
+            compiled(batch)  # in int8
         calibration.save("model.json")  # another process: Calibration.load("model.json")
 
     A few hundred samples of what the model will see suffice as a rule. One object is for one model: regions are told apart
@@ -43,6 +46,7 @@ class Calibration:
         self._histograms: dict[str, list[_Histogram]] = {}
         self._thresholds: dict[str, tuple[float, ...]] = {}
         self._collecting = 0
+        self._observed = 0
         self._lock = Lock()
         self.version = 0
 
@@ -56,9 +60,15 @@ class Calibration:
         """Watch the calls inside, which run natively; engines are built for what was seen since the first collection."""
         with self._lock:
             self._collecting += 1
+            before = self._observed
         try:
             yield
         finally:
+            if self._observed == before:
+                log.warning(
+                    "no region was watched while the calibration collected: call a model that was compiled with "
+                    "precision='int8' and this very calibration, under torch.no_grad()"
+                )
             with self._lock:
                 self._collecting -= 1
                 self._thresholds |= {
@@ -70,6 +80,7 @@ class Calibration:
     def observe(self, region: str, activations: Sequence[Array]) -> None:
         """Take note of a region's activations in one call, always in the same order."""
         with self._lock:
+            self._observed += 1
             histograms = self._histograms.setdefault(region, [_Histogram() for _ in activations])
             for histogram, activation in zip(histograms, activations, strict=True):
                 histogram.add(activation)
@@ -100,7 +111,11 @@ class Calibration:
         return made
 
     def save(self, path: str | Path) -> None:
-        """Write the thresholds to a file."""
+        """Write the thresholds to a file (OptionError where there are none)."""
+        if not self._thresholds:
+            raise OptionError(
+                "there are no ranges to save: call the compiled model inside `with calibration.collect()`"
+            )
         Path(path).write_text(self.dumps(), encoding="utf-8")
 
     @classmethod

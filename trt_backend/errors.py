@@ -76,10 +76,11 @@ class BuildError(TrtBackendError):
 
 
 class UnsupportedError(BuildError):
-    """A lowering or emission rule refuses what it was given, with the reason."""
+    """A lowering or emission rule refuses what it was given, with the reason, and the user's source line where it is known."""
 
-    def __init__(self, detail: str, kind: ReasonKind = ReasonKind.UNSUPPORTED) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, kind: ReasonKind = ReasonKind.UNSUPPORTED, source: str = "") -> None:
+        super().__init__(f"{detail} [{source}]" if source else detail)
+        self.detail = detail
         self.kind = kind
 
 

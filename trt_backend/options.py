@@ -92,12 +92,14 @@ class CompileOptions:
             raise OptionError(
                 "precision='int8' needs calibration=trt_backend.Calibration(), which collects ranges"
             )
+        if self.precision == "int8" and not self.freeze_weights:
+            raise OptionError("precision='int8' needs freeze_weights=True: scales are those of known weights")
         _check_count("min_block_size", self.min_block_size, least=1, optional=False)
         _check_count("threads", self.threads, least=1)
         _check_type("freeze_weights", self.freeze_weights, bool)
         _check_count("max_engines", self.max_engines, least=1, optional=False)
         _check_count("workspace_bytes", self.workspace_bytes, least=0)
-        _check_count("optimization_level", self.optimization_level, least=0)
+        _check_count("optimization_level", self.optimization_level, least=0, most=5)
         _check_names("tactic_sources", self.tactic_sources)
         _check_type("cuda_graphs", self.cuda_graphs, bool)
         _check_type("cache_dir", self.cache_dir, (str, type(None)))
@@ -133,12 +135,15 @@ def _check_choice(name: str, value: object, legal: tuple[str, ...]) -> None:
         raise OptionError(f"{name}={value!r} is none of {names}{_suggest(str(value), legal)}")
 
 
-def _check_count(name: str, value: object, *, least: int, optional: bool = True) -> None:
+def _check_count(
+    name: str, value: object, *, least: int, most: int | None = None, optional: bool = True
+) -> None:
     if value is None and optional:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        none = " or None" if optional else ""
-        raise OptionError(f"{name}={value!r} is no integer of {least} or more{none}")
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= (most or value):
+        return
+    bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+    raise OptionError(f"{name}={value!r} is no integer {bounds}{' or None' if optional else ''}")
 
 
 def _check_names(name: str, value: object) -> None:

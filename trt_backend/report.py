@@ -126,7 +126,7 @@ class Report:
         summary = self.to_dict()
         total, inside = summary["ops_total"], summary["ops_in_engines"]
         share = f" ({100 * inside / total:.1f}%)" if total else ""
-        lines = [f"{inside} of {total} ops in engines{share}"]
+        lines = [f"{inside} of {total} ops in engines{share}" if total else "no graph with ops was compiled"]
         if self.regions:
             lines.append(_render(_region_table(self.regions)))
         if summary["native_ops"]:

@@ -137,13 +137,17 @@ def test_views_do_not_pay_for_an_engine() -> None:
     """Only compute nodes count, and a dissolved node joins the region that its inputs are in."""
     graph = parse("a(x) b(a) c(b) N(c) p(b) v(N p) w(v)")
     assert names(cut(graph, 3)) == ["abc", "pvw"]
-    found = cut(graph, 3, is_compute=lambda n: n not in "vw", describe=lambda n: (f"op_{n}", "m.py:1"))
+    found = cut(graph, 3, compute_ops=lambda n: n not in "vw", describe=lambda n: (f"op_{n}", "m.py:1"))
     assert names(found) == ["abcp"]
     assert found.native["v"] == Reason(
-        ReasonKind.TOO_SMALL, "op_v", "its region has fewer than 3 compute nodes", "m.py:1"
+        ReasonKind.TOO_SMALL,
+        "op_v",
+        "fewer than 3 compute ops in a row that an engine takes (min_block_size=3)",
+        "m.py:1",
     )
     assert list(found.native) == ["N", "v", "w"]
-    assert names(cut(parse("a(x) b(a)"), is_compute=lambda _: False)) == []
+    assert names(cut(parse("a(x) b(a)"), compute_ops=lambda _: False)) == []
+    assert names(cut(parse("a(x)"), 3, compute_ops=lambda _: 3)) == ["a"]
 
 
 def test_dissolved_node_joins_its_consumer() -> None:

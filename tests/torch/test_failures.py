@@ -250,3 +250,30 @@ def test_dumps_hold_the_ir_of_each_pass_and_the_model(tmp_path: Any) -> None:
     if provider() == "onnxruntime":
         assert names.pop().endswith("model.onnx")
     assert all(name.endswith(".ir") for name in names)
+
+
+def test_a_number_that_vmap_casts_is_no_bug(report: ReportChecks) -> None:
+    def per_sample(a: torch.Tensor) -> torch.Tensor:
+        return (a @ a.T).softmax(-1).sum() * 2
+
+    x = torch.randn(4, 10, 32)
+    with torch.no_grad():
+        got = compile_trt(torch.vmap(per_sample), options={"strict": True})(x)
+    assert_close(got, torch.vmap(per_sample)(x), rtol=1e-5)
+    report.engines_ran()
+
+
+def test_a_fused_layer_is_worth_an_engine(report: ReportChecks) -> None:
+    """torch computes the whole layer in one op in eval mode."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    x = torch.randn(2, 5, 16)
+    with torch.no_grad():
+        assert_close(compile_trt(layer, options={"min_block_size": 3})(x), layer(x), rtol=1e-5)
+    report.engines_ran()
+
+
+@pytest.mark.cpu_only(reason="what the CPU's engines do not do")
+def test_a_precision_of_gpus_is_said_to_be_one(log: list[logging.LogRecord]) -> None:
+    with torch.no_grad():
+        compile_trt(function, options={"precision": "fp16"})(torch.randn(3, 4))
+    assert any("precision='fp16' is for GPUs" in record.getMessage() for record in log)

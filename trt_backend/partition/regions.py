@@ -61,7 +61,7 @@ def partition(
     guard: Guard[Node],
     min_block_size: int = 1,
     *,
-    is_compute: Callable[[Node], bool] = lambda _: True,
+    compute_ops: Callable[[Node], int] = lambda _: 1,
     describe: Callable[[Node], tuple[str, str]] = lambda node: (str(node), ""),
     fuel: int | None = None,
 ) -> Partition[Node]:
@@ -72,8 +72,8 @@ def partition(
     Args:
         graph: what to cut.
         guard: asked once about every node; None means supported.
-        min_block_size: the fewest compute nodes that are worth an engine.
-        is_compute: False for nodes that move no data (layout, views) and count nothing.
+        min_block_size: the fewest compute ops that are worth an engine.
+        compute_ops: how many a node stands for: none where it moves no data (layout, views), several where it is fused.
         describe: a node's op and source line, for the reasons found here.
         fuel: how many regions to keep, to bisect a wrong answer; None keeps all.
 
@@ -98,7 +98,9 @@ def partition(
     # In this order: SOURCE wants the final regions, and FUEL must not change what the others do.
     _label(line, candidates)
     _pull(line)
-    _dissolve(line, [c and is_compute(n) for c, n in zip(candidates, nodes, strict=True)], min_block_size)
+    _dissolve(
+        line, [compute_ops(n) if c else 0 for c, n in zip(candidates, nodes, strict=True)], min_block_size
+    )
     _join(line, candidates)
     _place_sources(line, sources)
 
@@ -109,7 +111,7 @@ def partition(
             missing = (
                 "no user in a region"
                 if sources[v]
-                else f"its region has fewer than {min_block_size} compute nodes"
+                else f"fewer than {min_block_size} compute ops in a row that an engine takes (min_block_size={min_block_size})"
             )
             refuse(v, ReasonKind.TOO_SMALL, missing)
         elif fuel is not None and position // 2 >= fuel:  # FUEL
@@ -182,12 +184,12 @@ def _pull(line: _Line) -> None:
             line.at[v] = high
 
 
-def _dissolve(line: _Line, computes: Sequence[bool], min_block_size: int) -> None:
-    """DISSOLVE the regions of fewer than `min_block_size` compute nodes."""
+def _dissolve(line: _Line, ops: Sequence[int], min_block_size: int) -> None:
+    """DISSOLVE the regions of fewer than `min_block_size` compute ops."""
     sizes = dict.fromkeys(range(0, line.end, 2), 0)
-    for position, compute in zip(line.at, computes, strict=True):
-        if compute:
-            sizes[position] += 1
+    for position, count in zip(line.at, ops, strict=True):
+        if count:
+            sizes[position] += count
     kept = [position for position, size in sizes.items() if size >= min_block_size]
     moved = {position: 2 * rank for rank, position in enumerate(kept)}
     line.end = 2 * len(kept) - 1

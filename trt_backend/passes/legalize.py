@@ -41,7 +41,8 @@ def legalize(graph: Graph, support: Support) -> Graph:
         graph = expanded
     for node in graph.nodes:
         if (reason := _refusal(support, node, node.inputs)) is not None:
-            raise _unsupported(node, reason, "its expansions lead back to it")
+            detail = f"{reason.op}: {reason.detail}; its expansions lead back to it: {node}"
+            raise UnsupportedError(detail, reason.kind, node.source)
     return graph
 
 
@@ -59,7 +60,7 @@ def _expand(support: Support, b: Builder, node: Node, inputs: tuple[Value, ...])
     expansion = EXPANSIONS.get(type(node.op))
     result = None if expansion is None else expansion(b, node.op, *inputs)
     if result is None:
-        raise _unsupported(node, reason, "it has no expansion")
+        raise UnsupportedError(f"{reason.op}: {reason.detail}", reason.kind, node.source)
     wanted = node.outputs[0].type
     # Two symbolic dimensions that must agree may change places; the shape that was promised is kept.
     return [result if result.type == wanted else b.add(Reshape(wanted.shape), result)]
@@ -67,8 +68,3 @@ def _expand(support: Support, b: Builder, node: Node, inputs: tuple[Value, ...])
 
 def _refusal(support: Support, node: Node, inputs: tuple[Value, ...]) -> Reason | None:
     return support(node.op, tuple(value.type for value in inputs))
-
-
-def _unsupported(node: Node, reason: Reason, end: str) -> UnsupportedError:
-    place = f" [{node.source}]" if node.source else ""
-    return UnsupportedError(f"{reason}; {end}: {node}{place}", reason.kind)

@@ -131,7 +131,7 @@ def _partition(
         TfHostGraph(graph, returned),
         guard,
         options.min_block_size,
-        is_compute=lambda op: is_compute(op, analysis.facts),
+        compute_ops=lambda op: is_compute(op, analysis.facts),
         describe=lambda op: (op.type, op.name),
         fuel=options.fuel,
     )

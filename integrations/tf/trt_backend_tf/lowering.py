@@ -139,7 +139,7 @@ def _try(
                 raise UnsupportedError("it is in TF_TRT_OP_DENYLIST")
             return _probe(known, op, legal)
         except UnsupportedError as error:
-            return Reason(error.kind, op.type, str(error), op.name)
+            return Reason(error.kind, op.type, error.detail, op.name)
 
     answer = contain(attempt, op.type, strict=strict, failed=failures.append)
     if failures:
@@ -182,7 +182,7 @@ def _constant_fact(op: tf.Operation) -> TensorFact:
     try:
         return _constant_type(op)
     except UnsupportedError as error:
-        return Reason(error.kind, op.type, str(error), op.name)
+        return Reason(error.kind, op.type, error.detail, op.name)
 
 
 def _note_native(known: Analysis, op: tf.Operation) -> None:
@@ -193,7 +193,7 @@ def _note_native(known: Analysis, op: tf.Operation) -> None:
                 raise UnsupportedError(f"the rank of {tensor.name} is unknown")
             known.facts[tensor.name] = TensorType(dtype_of(tensor.dtype), known.fresh_shape(tensor))
         except UnsupportedError as error:
-            known.facts[tensor.name] = Reason(error.kind, op.type, str(error), op.name)
+            known.facts[tensor.name] = Reason(error.kind, op.type, error.detail, op.name)
 
 
 def _folded(b: Lowering, op: tf.Operation, operands: Sequence[Operand]) -> tuple[Operand, ...] | None:

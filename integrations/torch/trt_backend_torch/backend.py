@@ -54,6 +54,10 @@ def trt(
     provider = _provider(settings, example_inputs)
     if mode is not None:
         log.warning("mode=%r is a preset of Inductor and changes nothing here", mode)
+    if provider.runs_on == "cpu" and settings.precision in ("tf32", "fp16", "bf16"):
+        log.warning(
+            "precision=%r is for GPUs: engines on the CPU compute in the model's types", settings.precision
+        )
 
     compiled: list[InferenceGraph] = []
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["NUMBER", "is_compute", "is_random", "is_size", "is_view", "op_name", "source_line", "tensors_of"]
+__all__ = [
+    "NUMBER",
+    "compute_ops",
+    "is_compute",
+    "is_random",
+    "is_size",
+    "is_view",
+    "op_name",
+    "source_line",
+    "tensors_of",
+]
 
 import operator
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,6 +29,11 @@ _DEFAULT_DEVICE = (
     "torch/utils/_device.py"  # stands between the user and an op under `torch.set_default_device`
 )
 _COPIES = frozenset({_aten.clone.default, _aten.lift_fresh_copy.default, _aten._to_copy.default})
+
+_FUSED: Mapping[Any, int] = {
+    _aten._native_multi_head_attention.default: 3,  # a product, attention, a product
+    _aten._transformer_encoder_layer_fwd.default: 10,  # and two sums and normalizations, two products, an activation
+}
 
 NUMBER = "trt_number"
 """The key in the `meta` of a 0-d tensor that follows from sizes and constants alone, as a size does."""
@@ -38,6 +55,11 @@ def is_compute(node: fx.Node) -> bool:
     if node.op != "call_function" or node.target is operator.getitem:
         return False
     return not (is_size(node) or is_view(node) or node.target in _COPIES or NUMBER in node.meta)
+
+
+def compute_ops(node: fx.Node) -> int:
+    """Return how many ops the node computes: several where torch has fused them."""
+    return _FUSED.get(node.target, 1) if is_compute(node) else 0
 
 
 def is_random(node: fx.Node) -> bool:

@@ -16,6 +16,7 @@ from trt_backend.report import GraphRecord
 from trt_backend_torch.fx import is_compute, op_name, source_line
 from trt_backend_torch.weights import note_training
 
+_WHY = "engines serve calls under torch.no_grad() or torch.inference_mode()"
 _HINT = (
     "%s keeps what a backward pass needs, but none has run: engines serve only calls without gradients. "
     "For inference, call the model under torch.no_grad() or torch.inference_mode()"
@@ -62,4 +63,4 @@ def note_native(graph: fx.GraphModule, record: GraphRecord) -> None:
     """Record that every op of a graph runs natively because of gradients."""
     calls = [node for node in graph.graph.nodes if is_compute(node)]
     record.ops_total = len(calls)
-    record.native = [Reason(ReasonKind.GRADIENT, op_name(node), "", source_line(node)) for node in calls]
+    record.native = [Reason(ReasonKind.GRADIENT, op_name(node), _WHY, source_line(node)) for node in calls]

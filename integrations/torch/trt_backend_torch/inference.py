@@ -23,7 +23,7 @@ from trt_backend.report import GraphRecord, RegionRecord
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.fallback import contain
 from trt_backend_torch.aliases import mark_shared_views
-from trt_backend_torch.fx import is_compute, op_name, source_line
+from trt_backend_torch.fx import compute_ops, is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, runner, split
 from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.promises import mark_mistyped
@@ -187,7 +187,7 @@ def partition_only(
         FxHostGraph(graph),
         guard,
         options.min_block_size,
-        is_compute=is_compute,
+        compute_ops=compute_ops,
         describe=describe,
         fuel=options.fuel,
     )

@@ -80,7 +80,7 @@ def unsupported(node: fx.Node, provider: EngineProvider) -> Reason | None:
         graph = b.build([value for value in results if isinstance(value, Value)])
         legalize(eliminate_dead(graph), provider.support)
     except UnsupportedError as error:
-        return Reason(error.kind, op_name(node), str(error), source_line(node))
+        return Reason(error.kind, op_name(node), error.detail, source_line(node))
     return None
 
 

@@ -342,6 +342,8 @@ def _masked_fill(b: Lowering, x: Value, mask: Value, value: Operand) -> Value:
 @RULES.rule(_aten._to_copy.default)
 def _to_copy(b: Lowering, x: Value, dtype: DType | None) -> Value:
     """Cast; where a tensor lies is not the IR's."""
+    if not isinstance(x, Value):  # as `torch.vmap` writes numbers
+        raise UnsupportedError("a number, not a tensor")
     return b.cast(x, dtype or x.dtype)
 
 
