@@ -54,6 +54,7 @@ PROGRAMS = {
     "stack": lambda x: torch.stack([x.exp(), x.sin()]),
     "gather": lambda x: x.exp().gather(1, x.argmax(1, keepdim=True)),
     "the size itself": lambda x: (x.exp(), x.shape[0], x.shape[0] * 2),
+    "a size that nothing needs": lambda x: (x.exp()[None].expand(x.shape[0] + 2, -1, -1)[0] * 2, x.shape[0]),
     "the size as a tensor": lambda x: torch.tensor(x.shape[0]) + x.exp(),
 }
 
@@ -75,6 +76,31 @@ def test_sizes_in_programs(name, how, report):
 
 def mlp():
     return models.randomise(nn.Sequential(nn.Linear(3, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 2)))
+
+
+def test_a_symbol_that_passes_get_rid_of(report):
+    def fn(x, n):
+        y = ((x * 2).sin() + 1).exp()
+        return y, y[:, x.shape[1] - n :], y.expand(n, *y.shape)[0] * 2
+
+    compiled = compile_trt(fn, dynamic=True)
+    with torch.no_grad():
+        for n in (2, 3):
+            x = rows(3, 4)
+            assert_close(compiled(x, n), fn(x, n), strides=True)
+    report.engines_ran(calls=2)
+
+
+def test_a_result_that_is_empty_for_some_sizes(report):
+    def fn(x, y):
+        return (x * 2 + 1)[:, : y.shape[0] - 2].sin() + 1
+
+    compiled = compile_trt(fn, dynamic=True)
+    with torch.no_grad():
+        for n in (4, 3, 2, 5):
+            assert_close(compiled(rows(3), rows(n)), fn(rows(3), rows(n)), strides=True)
+    report.engines_ran(rebuilds=True)
+    assert not any("failed" in reason for reason in report.reasons())
 
 
 @pytest.mark.parametrize("dynamic", [None, True, False])

@@ -296,6 +296,32 @@ def test_outputs(name, report):
     report.engines_ran(calls=3)
 
 
+VIEWS = {
+    "chunks": lambda x: (*x.chunk(2, 1), ((x * 2).sin() + 1).sum(1)),
+    "second half": lambda x: (x[:, x.shape[1] // 2 :], x.exp()),
+    "last columns": lambda x: (x.exp(), x[:, x.shape[1] - 2 :].transpose(0, 1)),
+    "a row of a view": lambda x: (x.view(4, 2, x.shape[1] // 2)[:, 1], x.exp()),
+    "steps": lambda x: (x[1:, ::2], x[1], x.exp()),
+}
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_an_input_of_any_size(name, dynamic, report):
+    fn = VIEWS[name]
+    compiled = compile_trt(fn, dynamic=dynamic)
+    with torch.no_grad():
+        for n in (4, 6, 8, 10):
+            x = rows(4, n)
+            got, want = compiled(x), fn(x)
+            assert_close(got, want, strides=True)
+            for mine, other in zip(got, want, strict=True):
+                assert (mine.data_ptr() == other.data_ptr()) == (
+                    other.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+                )
+    report.engines_ran(calls=4, rebuilds=True)
+
+
 def test_constant_outputs_alone():
     """Nothing to compute: whatever runs it, a fresh constant comes out at each call."""
 

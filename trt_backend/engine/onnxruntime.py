@@ -18,7 +18,7 @@ import onnxruntime.capi.onnxruntime_pybind11_state  # pyright: ignore
 
 from trt_backend.debug import Dump
 from trt_backend.emit.onnx import emit_onnx, support
-from trt_backend.emit.onnx.model import ONNX_DTYPE
+from trt_backend.emit.onnx.model import ONNX_DTYPE, dim_input
 from trt_backend.engine.base import CPU_HOST, Buffer, CallShapes, Host
 from trt_backend.engine.profile import EVERYTHING, Profile
 from trt_backend.errors import BuildError, Reason, RunError
@@ -142,7 +142,8 @@ class OnnxRuntimeEngine:
         self._session = session
         self._inputs = [(value.name, ONNX_DTYPE[value.dtype]) for value in graph.inputs]
         self._outputs = [(f"output.{i}", ONNX_DTYPE[value.dtype]) for i, value in enumerate(graph.outputs)]
-        self._symbols = [symbol.name for symbol in graph.symbols]
+        known = {node.name for node in session.get_inputs()}  # less those of symbols that passes got rid of
+        self._symbols = [symbol.name for symbol in graph.symbols if dim_input(symbol) in known]
         self._bindings: list[_Binding] = []
 
     def run(
@@ -170,6 +171,8 @@ class _Binding:
         self._addresses: list[int] = []
         self._symbols = symbols
         self._sizes = np.zeros((len(symbols), 1), np.int64)
+        self._empty = np.zeros(1)
+        self._nowhere = self._empty.ctypes.data  # what has no elements may have no address
         for name, cell in zip(symbols, self._sizes, strict=True):
             self.io.bind_input(f"dim.{name}", "cpu", 0, np.int64, (1,), cell.ctypes.data)
 
@@ -190,7 +193,7 @@ class _Binding:
             for i, address in enumerate(addresses):
                 if address != self._addresses[i]:
                     name, dtype = input_specs[i]
-                    self.io.bind_input(name, "cpu", 0, dtype, shapes.inputs[i], address)
+                    self.io.bind_input(name, "cpu", 0, dtype, shapes.inputs[i], address or self._nowhere)
         for (name, dtype), shape, address in zip(output_specs, shapes.outputs, outputs, strict=True):
-            self.io.bind_output(name, "cpu", 0, dtype, shape, address)
+            self.io.bind_output(name, "cpu", 0, dtype, shape, address or self._nowhere)
         self._shapes, self._addresses = shapes, addresses

@@ -127,7 +127,11 @@ class TensorRTEngine:
         self._logger = logger
         self._inputs = [value.name for value in graph.inputs]
         self._outputs = [f"output.{i}" for i in range(len(graph.outputs))]
-        self._symbols = {dim_input(symbol): symbol.name for symbol in needs_dim_input(graph)}
+        known = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
+        symbols = {dim_input(symbol): symbol.name for symbol in needs_dim_input(graph)}
+        self._symbols = {
+            name: symbol for name, symbol in symbols.items() if name in known
+        }  # passes got rid of others
         self._contexts: dict[int, _Context] = {}
         # The name says since 10.3 that this is a 64-bit number; 8.6 and 10.0 have the older one only.
         newer = hasattr(engine, "device_memory_size_v2")

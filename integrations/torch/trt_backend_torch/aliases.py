@@ -16,17 +16,17 @@ SHARED = "trt_shared_view"
 
 
 def mark_shared_views(gm: fx.GraphModule) -> None:
-    """Give results that share an intermediate's memory views of their own, marked to run natively, in place.
+    """Give results that share memory views of their own, marked to run natively, in place.
 
-    AOTAutograd itself restores results that are views of inputs. One view alone needs nothing: whoever holds it cannot
-    tell it from a copy with its strides.
+    AOTAutograd takes views of inputs itself once more, but where a size is symbolic from what the graph returned: the
+    offset of that. One view of an intermediate needs nothing: whoever holds it cannot tell it from a copy with its strides.
     """
     output = gm.graph.output_node()
     sharing: dict[fx.Node, list[fx.Node]] = defaultdict(list)
     for result in output.all_input_nodes:
         sharing[_root(result)].append(result)
     for root, results in sharing.items():
-        if root.op != "placeholder" and len(results) > 1:
+        if root.op == "placeholder" or len(results) > 1:
             _replace_views(gm.graph, output, root, results)
 
 
@@ -45,6 +45,9 @@ def _replace_views(graph: fx.Graph, output: fx.Node, root: fx.Node, results: lis
                 copies[view] = graph.node_copy(view, lambda source: copies.get(source, source))
             copies[view].meta[SHARED] = True
         output.replace_input_with(result, copies[result])
+        for view in chain:  # sizes that only these had would stay those of a region
+            if not view.users:
+                graph.erase_node(view)
 
 
 def _root(node: fx.Node) -> fx.Node:

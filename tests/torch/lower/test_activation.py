@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ CLAMPS: dict[str, Case] = {
     "clamp": on_each(lambda x: torch.clamp(x, -0.5, 1), FLOATS, SPECIAL, DOUBLES, INTS),
     "clamp int": on_each(lambda x: torch.clamp(x, -2, 3), INTS, INTS.int()),
     "clamp crossed": on_each(lambda x: torch.clamp(x, 2, -1), FLOATS, INTS),
+    "clamp to nothing": on_each(
+        lambda x: (torch.clamp(x, max=math.nan), torch.clamp(x, math.nan, 2)), FLOATS, SPECIAL, DOUBLES
+    ),
     "clamp half open": on_each(lambda x: (torch.clamp(x, min=0.1), torch.clamp(x, max=0.1)), SPECIAL),
     "clamp least": on_each(lambda x: torch.clamp(x, torch.finfo(x.dtype).min), FLOATS, SPECIAL),
     "clamp tensors": (torch.clamp, (FLOATS, randn(3), randn(2, 1))),

@@ -64,7 +64,7 @@ _ELEMENTWISE = {
     ElementwiseKind.FLOOR_DIV: ("Div", WIDE),
     ElementwiseKind.MAX: ("Max", WIDE),
     ElementwiseKind.MIN: ("Min", WIDE),
-    ElementwiseKind.POW: ("Pow", FLOATS | {DType.INT32}),
+    ElementwiseKind.POW: ("Pow", FLOATS),  # of integers it saturates
     ElementwiseKind.EQUAL: ("Equal", NUMBERS | BOOL),
     ElementwiseKind.GREATER: ("Greater", NUMBERS),
     ElementwiseKind.LESS: ("Less", NUMBERS),

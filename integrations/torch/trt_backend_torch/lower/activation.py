@@ -40,6 +40,8 @@ def _clamp(b: Lowering, x: Value, min: Operand | None = None, max: Operand | Non
     """The smaller of `max` and the larger of `min` and x."""
     if b.result.dtype.is_float and not isinstance(min, (Value, Dim)) and not isinstance(max, (Value, Dim)):
         low, high = (-math.inf if min is None else min), (math.inf if max is None else max)
+        if math.isnan(low) or math.isnan(high):
+            return b.expand(b.full((), math.nan, b.result.dtype), x.shape)
         return _clipped(b, x, low, high)
     x = b.value(x, b.result.dtype)
     x = x if min is None else arithmetic(_MAX, b, x, min)

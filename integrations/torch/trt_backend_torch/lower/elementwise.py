@@ -165,6 +165,8 @@ def _pow_scalar(b: Lowering, x: Value, exponent: Number | Dim) -> Value:
     """A power with a known exponent; the ones that torch computes without `pow` have rules of their own."""
     dtype = b.result.dtype
     if dtype.is_integer and isinstance(exponent, int):
+        if exponent < 0:
+            raise UnsupportedError("torch refuses negative powers of integers")
         return _integer_power(b, b.value(x, dtype), exponent)
     shortcut = None if isinstance(exponent, Dim) else _POWERS.get(exponent)
     return shortcut(b, b.value(x, dtype)) if shortcut else arithmetic(_POW, b, x, exponent)
@@ -177,7 +179,7 @@ def _pow(b: Lowering, x: Operand, exponent: Operand) -> Value:
 
 
 def _integer_power(b: Lowering, x: Value, exponent: int) -> Value:
-    """Return a power by repeated squaring, which wraps as torch's does; torch itself refuses negative exponents."""
+    """Return a power by repeated squaring, which wraps as torch's does."""
     if exponent < 2:
         return x if exponent else b.expand(b.full((), 1, x.dtype), x.shape)
     root = squared(b, _integer_power(b, x, exponent // 2))
