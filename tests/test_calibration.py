@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -77,6 +79,18 @@ def test_nothing_watched_is_said_and_not_saved(tmp_path, caplog: pytest.LogCaptu
     with pytest.raises(OptionError, match="no ranges to save"):
         calibration.save(tmp_path / "ranges.json")
     assert not (tmp_path / "ranges.json").exists()
+
+
+def test_copies_go_on_by_themselves() -> None:
+    calibration = Calibration()
+    with calibration.collect():
+        calibration.observe("region", [np.ones(3)])
+        for twin in (copy.deepcopy(calibration), pickle.loads(pickle.dumps(calibration))):
+            assert not twin.collecting
+            with twin.collect():
+                twin.observe("region", [np.full(3, 2.0)])
+            assert twin.thresholds("region") == pytest.approx((2,), rel=0.01)
+    assert calibration.thresholds("region") == pytest.approx((1,), rel=0.01)
 
 
 def test_the_file(tmp_path) -> None:

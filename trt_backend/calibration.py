@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Calibration"]
 
+import copy
 import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,19 @@ class Calibration:
         self._observed = 0
         self._lock = Lock()
         self.version = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {
+                "histograms": copy.deepcopy(self._histograms),
+                "thresholds": dict(self._thresholds),
+                "version": self.version,
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()
+        self._histograms, self._thresholds = state["histograms"], state["thresholds"]
+        self.version = state["version"]
 
     @property
     def collecting(self) -> bool:

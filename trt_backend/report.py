@@ -23,7 +23,8 @@ from trt_backend.errors import Reason
 class RegionRecord:
     """One region: what it is, and how its calls went so far.
 
-    `members` are its compute ops, each with the user's source line; `reason` is why it runs natively after all.
+    `members` are its compute ops, each with the user's source line; `reason` is why it runs natively after all, `last_miss`
+    why its engine did not serve the last call that it did not serve.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RegionRecord:
     native_calls: int = 0
     build_seconds: float = 0.0
     reason: Reason | None = None
+    last_miss: str = ""
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
@@ -44,9 +46,10 @@ class RegionRecord:
 
     def native_ops(self) -> list[Reason]:
         """Return a reason for each op, where a failure keeps the region from its engine."""
-        if self.reason is None:
-            return []
-        return [replace(self.reason, op=op, source=source) for op, source in self.members]
+        reason = self.reason
+        return (
+            [] if reason is None else [replace(reason, op=op, source=source) for op, source in self.members]
+        )
 
     def count_engine_call(self) -> None:
         """Note a call that an engine answered."""
@@ -76,6 +79,7 @@ class RegionRecord:
             "native_calls": self.native_calls,
             "build_seconds": self.build_seconds,
             "reason": str(self.reason) if self.reason else None,
+            "last_miss": self.last_miss,
         }
 
 
@@ -170,7 +174,7 @@ def _region_table(regions: Iterable[RegionRecord]) -> Table:
     for region in regions:
         numbers = (region.ops, region.engines, region.engine_calls, region.native_calls)
         build = f"{region.build_seconds:.2f}"
-        reason = str(region.reason or "")
+        reason = str(region.reason or (f"last native call: {region.last_miss}" if region.last_miss else ""))
         table.add_row(region.name, region.framework, region.provider, *map(str, numbers), build, reason)
     return table
 

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_backend.engine.cache import EngineCache
+from trt_backend.errors import BuildError
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("cache_worker.py")
@@ -526,3 +527,18 @@ def test_the_folder_stays_where_it_is_when_the_process_moves(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert EngineCache(Path("cache")).folder == tmp_path / "cache"
+
+
+def test_a_process_has_one_cache_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert EngineCache.of_user("engines") is EngineCache.of_user(str(tmp_path / "engines"))
+
+
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(*_: object, **__: object) -> None:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("TRT_BACKEND_CACHE_DIR", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
+    with pytest.raises(BuildError, match=r"set \$TRT_BACKEND_CACHE_DIR"):
+        EngineCache.of_user()

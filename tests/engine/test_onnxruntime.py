@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -97,3 +100,36 @@ def test_auto_is_the_first_provider_whose_stack_is_installed(monkeypatch: pytest
 def test_the_tensors_device_chooses() -> None:
     with pytest.raises(ProviderUnavailableError, match="tpu"):
         load_provider("auto", "tpu")
+
+
+FORK = """
+import gc, os, sys
+import torch
+import trt_backend
+
+def compiled():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8)).eval()
+    return torch.compile(model, backend="trt", options={"threads": 2})
+
+x = torch.randn(2, 8)
+with torch.no_grad():
+    f = compiled()
+    y = f(x)
+    assert trt_backend.report().to_dict()["regions"][0]["engine_calls"] == 1
+    if (child := os.fork()) == 0:
+        assert torch.equal(f(x), y)
+        del f
+        torch._dynamo.reset()
+        gc.collect()
+        sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_runs_frees_and_ends() -> None:
+    """As a worker of a DataLoader: it has none of the threads that a session and telemetry wait for when they go."""
+    pytest.importorskip("torch")
+    run = [sys.executable, "-W", "ignore", "-c", FORK]
+    child = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True)
+    assert child.stdout.split() == ["7"]

@@ -103,6 +103,8 @@ def test_a_cancelled_build_is_a_build_error() -> None:
     [
         ("Error Code 2: OutOfMemory (Requested size was 64 bytes.)", OutOfMemoryError),
         ("Error Code 1: Cuda Runtime (out of memory)", OutOfMemoryError),
+        ("CUDA error: CUDA_ERROR_OUT_OF_MEMORY", OutOfMemoryError),
+        ("cudaErrorMemoryAllocation", OutOfMemoryError),
         ("Error Code 4: Internal Error (no idea)", BuildError),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
@@ -12,8 +13,16 @@ import pytest
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host, LazyEngine
 from trt_backend.engine.profile import EVERYTHING, Profile
-from trt_backend.errors import BuildError, OutOfMemoryError, Reason, ReasonKind, RunError, UnsupportedError
-from trt_backend.report import RegionRecord
+from trt_backend.errors import (
+    BuildError,
+    NotReadyError,
+    OutOfMemoryError,
+    Reason,
+    ReasonKind,
+    RunError,
+    UnsupportedError,
+)
+from trt_backend.report import GraphRecord, RegionRecord, Report
 from trt_backend.runtime import executable as executable_module
 from trt_backend.runtime.executable import Executable
 from trt_backend.runtime.profiled import ProfiledEngine
@@ -275,3 +284,35 @@ def test_what_cannot_be_prepared_runs_natively_or_is_raised() -> None:
     region, _ = executable(unbuilt, strict=True)
     with pytest.raises(BuildError, match="no"):
         region.prepare(CallShapes({}, (), ()), (), CPU_HOST)
+
+
+def test_an_engine_that_lacks_memory_is_gone_before_native_runs() -> None:
+    """Which may need what the engine holds."""
+    alive: list[weakref.ref[Doubler]] = []
+
+    def build() -> LazyEngine:
+        engine = Doubler()
+        alive.append(weakref.ref(engine))
+        return engine
+
+    def native_in_need(x: int) -> tuple[str, int]:
+        if alive[0]() is not None:
+            raise MemoryError("none left")
+        return native(x)
+
+    def run(engine: Engine, arguments: Sequence[Any]) -> tuple[str, int]:
+        raise OutOfMemoryError("none left")
+
+    region, record = executable(build)
+    assert region.call(run, native_in_need, [1]) == ("native", 2)
+    assert record.reason is not None
+    assert record.reason.kind is ReasonKind.OUT_OF_MEMORY
+
+
+def test_the_report_says_why_an_engine_did_not_serve() -> None:
+    region, record = executable(Doubler)
+    miss = NotReadyError("no wider engine could be built")
+    assert region.call(failing(miss), native, [1]) == ("native", 2)
+    assert record.reason is None
+    assert record.to_dict()["last_miss"] == "no wider engine could be built"
+    assert "last native call: no wider engine" in str(Report((GraphRecord("g", "test", [record]),)))

@@ -13,7 +13,7 @@ import pytest
 
 from trt_backend.engine.base import CallShapes, Engine, Host
 from trt_backend.engine.profile import Profile, profile_for
-from trt_backend.errors import BuildError, NotReadyError
+from trt_backend.errors import BuildError, NotReadyError, ReasonKind
 from trt_backend.ir.dims import Symbol
 from trt_backend.report import RegionRecord
 from trt_backend.runtime.executable import Executable
@@ -185,3 +185,15 @@ def test_a_build_that_cannot_begin_costs_the_region_its_engine_or_is_raised() ->
     with pytest.raises(BuildError, match="no thread"):
         strict.call(4)
     assert strict.events == ["native"]
+
+
+def test_a_thread_that_does_not_start_is_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    region = Region(background=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        region.call(1)
+    assert region.record.reason is not None
+    assert region.record.reason.kind is ReasonKind.OUT_OF_MEMORY

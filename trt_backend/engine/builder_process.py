@@ -25,7 +25,6 @@ import threading
 from contextlib import suppress
 from typing import IO, Any
 
-from trt_backend.calibration import Calibration
 from trt_backend.debug import Dump, log
 from trt_backend.engine.base import EngineProvider
 from trt_backend.engine.profile import Profile
@@ -98,12 +97,11 @@ def _outcome(child: subprocess.Popen[bytes], request: object) -> bytes | Excepti
 
 
 def _write(message: object, file: IO[bytes]) -> None:
-    """Pickle a message: constants with their contents, which a graph else reads when asked; calibrations without a lock."""
+    """Pickle a message: constants with their contents, which a graph else reads when asked."""
     pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
     pickler.dispatch_table = {
         **copyreg.dispatch_table,
         Constant: _reduced_constant,
-        Calibration: _reduced_calibration,
     }
     pickler.dump(message)
     file.flush()
@@ -111,10 +109,6 @@ def _write(message: object, file: IO[bytes]) -> None:
 
 def _reduced_constant(constant: Constant) -> tuple[Any, ...]:
     return _constant, (constant.value, constant.array)
-
-
-def _reduced_calibration(calibration: Calibration) -> tuple[Any, ...]:
-    return Calibration.loads, (calibration.dumps(),)
 
 
 def _constant(value: Value, array: Array) -> Constant:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["EngineCache"]
 
+import functools
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ import xxhash
 from filelock import BaseFileLock, FileLock, Timeout
 
 from trt_backend.debug import log
+from trt_backend.errors import BuildError
 
 _FORMAT = "trt-backend-cache-1"
 _HEADER_LIMIT = 1024
@@ -58,9 +60,11 @@ class EngineCache:
     def of_user(cls, folder: str | None = None) -> EngineCache:
         """Return the cache in `folder`, else in $TRT_BACKEND_CACHE_DIR, else in the user's cache directory."""
         chosen = folder or os.environ.get("TRT_BACKEND_CACHE_DIR")
-        if not chosen:
-            return cls(platformdirs.user_cache_path("trt-backend", appauthor=False))
-        return cls(Path(chosen).expanduser())
+        try:
+            default = platformdirs.user_cache_path("trt-backend", appauthor=False)
+            return _cache_of((Path(chosen).expanduser() if chosen else default).absolute())
+        except RuntimeError as error:
+            raise BuildError(f"no folder for engines, set $TRT_BACKEND_CACHE_DIR: {error}") from error
 
     def get_or_build(self, key: str, build: Callable[[], bytes]) -> bytes:
         """Return the engine of `key`; `build` runs where none is stored, once among all threads and processes.
@@ -208,6 +212,12 @@ class EngineCache:
     def _warn(self, error: Exception) -> None:
         level = logging.WARNING if next(self._failures) == 0 else logging.DEBUG
         log.log(level, "the engine cache %s cannot be used, engines are built anew: %s", self.folder, error)
+
+
+@functools.cache
+def _cache_of(folder: Path) -> EngineCache:
+    """Return the process's one cache of a folder, whose locks hold off its threads."""
+    return EngineCache(folder)
 
 
 def _lock_name(path: Path) -> str:

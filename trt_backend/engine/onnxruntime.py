@@ -2,6 +2,10 @@
 
 Weights that are inputs are bound by their address: an engine reads the live parameter memory at each call, so it has
 nothing that could be stale.
+
+Forks: a child has none of its parent's threads, and what waits for one waits for ever. ONNX Runtime's telemetry (1.31)
+has one from the import on, and sessions have theirs, which freeing them waits for. So the one is switched off, unless the
+user says otherwise, and a child keeps its parent's sessions; it can run them.
 """
 
 from __future__ import annotations
@@ -9,19 +13,21 @@ from __future__ import annotations
 __all__ = ["OnnxRuntimeEngine", "OnnxRuntimeProvider", "provider"]
 
 import ctypes
+import importlib
+import os
+import re
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
-import onnxruntime.capi.onnxruntime_pybind11_state  # pyright: ignore
 
 from trt_backend.debug import Dump
 from trt_backend.emit.onnx import emit_onnx, support
 from trt_backend.emit.onnx.model import ONNX_DTYPE, dim_input
 from trt_backend.engine.base import CPU_HOST, Buffer, CallShapes, Host
 from trt_backend.engine.profile import EVERYTHING, Profile
-from trt_backend.errors import BuildError, Reason, RunError
+from trt_backend.errors import BuildError, OutOfMemoryError, Reason, RunError
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.contraction import Convolution, Deconvolution
@@ -29,8 +35,9 @@ from trt_backend.ir.ops.elementwise import BatchNorm, QuantizeDequantize
 from trt_backend.ir.types import DType, TensorType, is_static
 from trt_backend.options import CompileOptions
 
-_ort: Any = onnxruntime  # untyped
-_state: Any = _ort.capi.onnxruntime_pybind11_state
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: see above
+_ort: Any = importlib.import_module("onnxruntime")
+_state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
 _ERRORS: tuple[type[Exception], ...] = (
     _state.Fail,
     _state.InvalidArgument,
@@ -115,6 +122,7 @@ class OnnxRuntimeProvider:
         settings = _ort.SessionOptions()
         settings.log_severity_level = _SILENT
         settings.intra_op_num_threads = options.threads or 0
+        settings.enable_mem_pattern = not graph.symbols  # it keeps a pattern for every size, for ever
         # Workers spin for their next piece of a run, which is far quicker than waking them, but not after it: they would
         # take the cores from the framework, whose own workers run in between. And not for long: where other programs want the
         # cores, a worker that waits actively keeps the one that it waits for from running.
@@ -127,7 +135,21 @@ class OnnxRuntimeProvider:
             )
         except _ERRORS as error:
             raise BuildError(f"ONNX Runtime {_ort.__version__} refuses the model: {error}") from error
+        _sessions.add(session)
         return OnnxRuntimeEngine(session, graph)
+
+
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _keep_sessions() -> None:
+    """Keep the parent's sessions, in a fork, until the process ends without freeing them."""
+    for session in list(_sessions):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 def provider(name: str = "onnxruntime") -> OnnxRuntimeProvider:
@@ -158,7 +180,9 @@ class OnnxRuntimeEngine:
             binding.bind(shapes, self._inputs, inputs, self._outputs, outputs)
             self._session.run_with_iobinding(binding.io)
         except _ERRORS as error:
-            raise RunError(f"ONNX Runtime {_ort.__version__} failed: {error}") from error
+            lack = re.search("failed to allocate memory|bad.?alloc", str(error), re.IGNORECASE)
+            kind = OutOfMemoryError if lack else RunError
+            raise kind(f"ONNX Runtime {_ort.__version__} failed: {error}") from error
         self._bindings.append(binding)
 
 

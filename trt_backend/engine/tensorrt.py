@@ -25,7 +25,7 @@ from trt_backend.engine import cuda
 from trt_backend.engine.base import Buffer, CallShapes, Engine, Host
 from trt_backend.engine.cuda_graphs import CudaGraphEngine
 from trt_backend.engine.profile import Profile, profile_for
-from trt_backend.engine.tensorrt_build import Builder, Logger, failure, make_logger, required
+from trt_backend.engine.tensorrt_build import Builder, Logger, failure, lacks_memory, make_logger, required
 from trt_backend.errors import OutOfMemoryError, ProviderUnavailableError, Reason, RunError
 from trt_backend.ir.graph import Graph
 from trt_backend.ir.ops.base import Op
@@ -217,4 +217,5 @@ class _Context:
 
     def _error(self, what: str) -> RunError:
         """Return the error that says what TensorRT did, and what it logged last."""
-        return RunError(f"TensorRT {what}: {self._logger.error}")
+        kind = OutOfMemoryError if lacks_memory(self._logger) else RunError
+        return kind(f"TensorRT {what}: {self._logger.error}")

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-__all__ = ["Builder", "Logger", "failure", "make_logger", "required", "shared_timings"]
+__all__ = ["Builder", "Logger", "failure", "lacks_memory", "make_logger", "required", "shared_timings"]
 
 import re
 import threading
@@ -68,10 +68,14 @@ def make_logger(trt: Any) -> Logger:
     return ForwardingLogger()
 
 
+def lacks_memory(logger: Logger) -> bool:
+    """Whether TensorRT logged last that memory is used up, in its words or CUDA's."""
+    return bool(re.search("out[ _]?of[ _]?memory|MemoryAllocation", logger.error, re.IGNORECASE))
+
+
 def failure(what: str, logger: Logger) -> BuildError:
     """Return the error that says what failed, and what TensorRT logged last."""
-    lack = re.search("out ?of ?memory", logger.error, re.IGNORECASE)
-    return (OutOfMemoryError if lack else BuildError)(f"{what}: {logger.error}")
+    return (OutOfMemoryError if lacks_memory(logger) else BuildError)(f"{what}: {logger.error}")
 
 
 def required(make: Callable[..., T | None], *arguments: Any) -> T:

@@ -66,7 +66,8 @@ class Executable:
     ) -> R:
         """Return `run(engine, arguments)`, or `native(*arguments)` where there is no engine or its run fails.
 
-        An engine is given up only where native succeeds: arguments that native refuses too are the caller's mistake.
+        An engine is given up only where native succeeds: arguments that native refuses too are the caller's mistake. One
+        that lacks memory goes before: native may need what it holds.
         One that is to be built beside native calls is begun once native is through, whatever came of it.
 
         Raises:
@@ -81,8 +82,12 @@ class Executable:
             except NotReadyError as error:
                 log.debug("%s", error)
                 begin = error.begin
+                self._record.last_miss = str(error)
             except Exception as error:  # noqa: BLE001  sorted there
                 failure = self._reason_of(error)
+                if failure.kind is ReasonKind.OUT_OF_MEMORY:
+                    self._give_up(failure, engine)
+                    engine = failure = None
             else:
                 self._record.count_engine_call()
                 return result

@@ -23,7 +23,7 @@ from threading import Lock, Thread, current_thread
 from trt_backend.debug import log
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host
 from trt_backend.engine.profile import Profile
-from trt_backend.errors import NotReadyError
+from trt_backend.errors import NotReadyError, OutOfMemoryError
 
 Build = Callable[[Profile, bool], Engine]
 """From a profile, and whether calls run natively meanwhile, to an engine."""
@@ -116,14 +116,18 @@ class ProfiledEngine:
                 target=self._build_beside, args=arguments, name=BUILDER_THREAD, daemon=True
             )
             atexit.register(self._builder.join)
-            self._builder.start()
+            try:
+                self._builder.start()
+            except RuntimeError as error:
+                atexit.unregister(self._builder.join)
+                raise OutOfMemoryError(f"no thread to build in: {error}") from error
 
     def _build_beside(self, profile: Profile, enter: Callable[[], None]) -> None:
         try:
             enter()
             engine = self._build(profile, True)
         except Exception as error:  # noqa: BLE001  raised where a call needs the engine, and contained there
-            self._error = error
+            self._error = error.with_traceback(None)  # whose frames hold what was being built
             if self._engine is not None:
                 log.warning("sizes outside of %s run natively, no wider engine: %s", self._profile, error)
         else:
