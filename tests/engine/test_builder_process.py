@@ -6,14 +6,17 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fake_provider import WEIGHT, FakeProvider, Region, example_graph, nothing
 from trt_backend.calibration import Calibration
+from trt_backend.engine import builder_process
 from trt_backend.engine.builder_process import _write, build_apart
 from trt_backend.engine.profile import EVERYTHING
 from trt_backend.errors import BuildError, ReasonKind, UnsupportedError
@@ -136,6 +139,30 @@ def test_a_crash_costs_one_region_its_engine_and_the_next_one_is_built(tmp_path:
     again = Region(FakeProvider("aborts", tmp_path), build="background")
     wait_until(lambda: again.call() == "engine")
     assert len(builders(tmp_path)) == 2, "it came from the cache"
+
+
+def test_builders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way = [0]
+
+    def one(*_: object) -> bytes:
+        under_way[0] += 1
+        time.sleep(0.02)
+        alone = under_way == [1]
+        under_way[0] -= 1
+        return str(alone).encode()
+
+    monkeypatch.setattr(builder_process, "_build", one)
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: build("well", tmp_path), range(4))) == {b"True"}
+
+
+def test_who_waits_for_a_turn_ends_with_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder_process, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(threading, "main_thread", threading.Thread)  # one that does not run
+    with builder_process._turn, pytest.raises(BuildError, match="the interpreter ends"):
+        build("well", tmp_path)
 
 
 Start = Callable[[str, str], "subprocess.Popen[str]"]

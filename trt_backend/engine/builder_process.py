@@ -5,6 +5,7 @@ Rules:
   ANSWERS  The child's log lines come back as they are made, then the engine or the error. What libraries print goes
            to standard error.
   SAME     The child refuses to build where it sees another device or version than its parent, whose engine it is.
+  TURN     One build at a time: builders time kernels, and hold the weights and a context of the device each.
   EXIT     The child ends with its parent, however that ends: its standard input closes. A parent that ends in good
            order kills it, so that the thread that waits for it ends, too.
 """
@@ -32,6 +33,9 @@ from trt_backend.errors import BuildError, TrtBackendError
 from trt_backend.ir.graph import Array, Constant, Graph, Value
 from trt_backend.options import CompileOptions
 
+_turn = threading.Lock()  # the device's
+_PATIENCE_SECONDS = 0.5
+
 
 def build_apart(provider: EngineProvider, graph: Graph, profile: Profile, options: CompileOptions) -> bytes:
     """Return what `provider.build` returns in a process of its own.
@@ -45,6 +49,16 @@ def build_apart(provider: EngineProvider, graph: Graph, profile: Profile, option
     Raises:
         BuildError: the provider refuses, or the process died; the message names the signal or the exit code.
     """
+    while not _turn.acquire(timeout=_PATIENCE_SECONDS):
+        if not threading.main_thread().is_alive():
+            raise BuildError("the interpreter ends")
+    try:
+        return _build(provider, graph, profile, options)
+    finally:
+        _turn.release()
+
+
+def _build(provider: EngineProvider, graph: Graph, profile: Profile, options: CompileOptions) -> bytes:
     identity = provider.identity(options)
     request = log.getEffectiveLevel(), provider.carry(), identity, provider, graph, profile, options
     # No `-m`, which looks for modules in the current folder first; no multiprocessing, which runs the user's script again.
