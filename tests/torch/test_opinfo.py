@@ -53,7 +53,7 @@ NATIVE = {
         "bitwise_xor-int64",
     ),
     "no engine op pools i64": ("nn_functional_avg_pool2d-int64", "nn_functional_avg_pool3d-int64"),
-    "ONNX Runtime on CPU takes i32, f16, f32, f64, not i64": ("pow-int64",),
+    "ONNX Runtime on CPU takes f16, f32, f64, not i64": ("pow-int64",),
     "torch orders equal ones as its kernel happens to": ("topk-int64",),
     "its output 1 is used, which no rule computes": (
         "native_group_norm-float32",

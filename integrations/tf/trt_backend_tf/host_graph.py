@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TfHostGraph", "ordered", "waits_for"]
+__all__ = ["TfHostGraph", "ordered", "taken", "waits_for"]
 
 from collections.abc import Iterable, Sequence
 from graphlib import TopologicalSorter
@@ -16,7 +16,7 @@ class TfHostGraph:
     """The ops of a graph but for its placeholders and constants: each segment has constants of its own.
 
     Args:
-        graph: a graph without cycles (loops are `While` ops).
+        graph: a graph, whose loops are `While` ops, or native.
         outputs: the tensors that it returns.
     """
 
@@ -26,7 +26,7 @@ class TfHostGraph:
 
     def inputs(self, node: tf.Operation) -> Iterable[tf.Operation]:
         """Return the ops whose values `node` takes."""
-        return [tensor.op for tensor in node.inputs]
+        return taken(node)
 
     def after(self, node: tf.Operation) -> Iterable[tf.Operation]:
         """Return the ops that control edges put before `node`."""
@@ -39,8 +39,13 @@ class TfHostGraph:
 
 def ordered(graph: tf.Graph) -> list[tf.Operation]:
     """Return a graph's ops, each behind those that it takes values from or waits for."""
-    before = {op: [*(tensor.op for tensor in op.inputs), *op.control_inputs] for op in graph.get_operations()}
+    before = {op: [*taken(op), *op.control_inputs] for op in graph.get_operations()}
     return list(TopologicalSorter(before).static_order())
+
+
+def taken(op: tf.Operation) -> list[tf.Operation]:
+    """Return the ops whose values an op takes, but for the edges on which TensorFlow 1's loops go back."""
+    return [tensor.op for tensor in op.inputs if tensor.op.type not in ("NextIteration", "RefNextIteration")]
 
 
 def waits_for(op: tf.Operation) -> list[tf.Operation]:

@@ -5,6 +5,8 @@ Rules:
            through the lowering rules. TensorFlow's own inference would say `None` at every op behind it.
   KNOWN    What is computed from shapes is known when the graph is lowered, as integers and symbols.
   NATIVE   The outputs of an op that runs natively have the shape that TensorFlow infers, with symbols of their own.
+  BRANCHES What runs in some calls only, between a Switch and its Merge, or several times, between an Enter and its Exit,
+           runs natively: an engine is one op, of which each output waits for each input.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ __all__ = ["Analysis", "analyze", "is_compute", "lower_constant", "lower_op"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike, Symbol
 from trt_backend.ir.graph import Graph, Value
-from trt_backend.ir.types import TensorType
+from trt_backend.ir.types import DType, TensorType
 from trt_backend.runtime.fallback import contain
 from trt_backend_tf.internals import tensor_util
 from trt_backend_tf.lower import FOLDS, RULES
@@ -28,6 +32,10 @@ from trt_backend_tf.types import dtype_of
 
 _MOST_FOLDED = 64
 """Elements: what is computed from shapes is small, and larger tables of integers are data."""
+_SWITCHES = frozenset({"Switch", "RefSwitch", "_SwitchN"})
+_MERGES = frozenset({"Merge", "RefMerge"})
+_ENTERS = frozenset({"Enter", "RefEnter"})
+_EXITS = frozenset({"Exit", "RefExit"})
 _NO_WORK = frozenset(
     {"Const", "Identity", "IdentityN", "NoOp", "Placeholder", "PreventGradient", "Snapshot", "StopGradient"}
 )
@@ -104,15 +112,52 @@ def analyze(
         denied: op types that shall run natively.
     """
     known = Analysis()
+    branches = _Branches()
     for op in ops:
+        conditional = branches.enter(op)
         if op.type == "Const":
             known.facts[op.outputs[0].name] = _constant_fact(op)
         elif op.type == "Placeholder":
             _note_native(known, op)
-        elif (reason := _try(known, op, legal, denied, strict=strict)) is not None:
+        elif (reason := conditional or _try(known, op, legal, denied, strict=strict)) is not None:
             known.reasons[op] = reason
             _note_native(known, op)
     return known
+
+
+class _Branches:
+    """Where each op is: in which outcome of which predicate, and in which loops."""
+
+    def __init__(self) -> None:
+        self._of: dict[tf.Operation, frozenset[tuple[str, int]]] = {}
+        self._around: dict[tuple[str, int], frozenset[tuple[str, int]]] = {}  # a loop
+
+    def enter(self, op: tf.Operation) -> Reason | None:
+        """Note where an op is, and return why it runs natively; None where it runs once in every call."""
+        given = [self._tensor(tensor) for tensor in op.inputs if tensor.op in self._of]
+        waits = [self._of[before] for before in op.control_inputs]
+        if op.type in _MERGES:  # whichever branch was taken, this one comes behind it
+            self._of[op] = frozenset.intersection(*given)
+        elif op.type in _ENTERS:
+            loop = (str(op.get_attr("frame_name")), 0)
+            self._around[loop] = self._around.get(loop, frozenset()).union(*given, *waits)
+            self._of[op] = self._around[loop] | {loop}
+        elif op.type in _EXITS:
+            loops = [place for place in given[0] if place in self._around]
+            self._of[op] = self._around[max(loops, key=lambda loop: len(self._around[loop]))]
+        else:
+            self._of[op] = frozenset().union(*given, *waits)
+        if op.type in _SWITCHES | _MERGES | _EXITS or self._of[op]:
+            return Reason(
+                ReasonKind.UNSUPPORTED, op.type, "it is in a branch or loop of TensorFlow 1", op.name
+            )
+        return None
+
+    def _tensor(self, tensor: tf.Tensor) -> frozenset[tuple[str, int]]:
+        places = self._of[tensor.op]
+        if tensor.op.type in _SWITCHES:
+            places |= {(tensor.op.inputs[1].name, tensor.value_index)}
+        return places
 
 
 def is_compute(op: tf.Operation, facts: Mapping[str, TensorFact]) -> bool:
@@ -210,8 +255,19 @@ def _folded(b: Lowering, op: tf.Operation, operands: Sequence[Operand]) -> tuple
         return None
     arrays = folded if isinstance(folded, (tuple, list)) else (folded,)
     return tuple(
-        Known(array, dtype_of(tensor.dtype)) for tensor, array in zip(op.outputs, arrays, strict=True)
+        Known(_wrapped(array, dtype_of(tensor.dtype)), dtype_of(tensor.dtype))
+        for tensor, array in zip(op.outputs, arrays, strict=True)
     )
+
+
+def _wrapped(array: Any, dtype: DType) -> Any:
+    """Return integers as they are in an element type; what is computed of sizes is taken to fit."""
+    bits = 8 * dtype.numpy.itemsize
+    if not dtype.is_integer or bits < 32:
+        return array
+    half = 1 << (bits - 1)
+    wrap = np.frompyfunc(lambda e: e if isinstance(e, Dim) else (e + half) % (2 * half) - half, 1, 1)
+    return np.asarray(wrap(array), dtype=object)
 
 
 def _check(op: tf.Operation, results: Sequence[Operand]) -> None:

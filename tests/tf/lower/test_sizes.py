@@ -103,3 +103,54 @@ def test_a_size_divided_by_zero() -> None:
     for called in (concrete, conversion.function):
         with pytest.raises(tf.errors.InvalidArgumentError):
             called(tf.ones([3]))
+
+
+@pytest.mark.parametrize(
+    ("function", "calls"),
+    [
+        (lambda x, y: tf.reduce_sum(y[-tf.shape(x)[0] :] * 2.0), [(7, 5), (5, 7), (5, 5), (1, 5)]),
+        (lambda x, y: tf.reduce_sum(y[-tf.shape(x)[0] : -1] * 2.0), [(7, 5), (5, 7), (2, 5)]),
+        (lambda x, y: y[-tf.shape(x)[0] :] * 2.0, [(5, 2), (2, 5)]),
+        (lambda x, y: tf.reduce_sum(y[-tf.shape(x)[0]] * 2.0), [(7, 5), (5, 5), (2, 5)]),
+        (lambda x, y: tf.reduce_sum(tf.slice(y, [tf.shape(x)[0] - 5], [-1]) * 2.0), [(3, 4), (7, 4), (9, 4)]),
+        (lambda x, y: tf.reduce_sum(tf.broadcast_to(y * 2.0, [tf.shape(x)[0]])), [(1, 3), (3, 3), (4, 1)]),
+        (lambda x, y: y * tf.cast((tf.shape(x)[0] * 1103515245) % 100, tf.float32), [(7, 2), (3, 2)]),
+        (
+            lambda x, y: (
+                y * tf.cast(tf.cast(tf.shape(x, tf.int64)[0] + 3000000000, tf.int32) // 2, tf.float32)
+            ),
+            [(1, 2), (7, 2)],
+        ),
+    ],
+)
+def test_a_size_may_be_any(function: Any, calls: list[tuple[int, int]]) -> None:
+    """Also what TensorFlow refuses, and what wraps around."""
+    vector = tf.TensorSpec([None], tf.float32)
+    concrete, conversion = convert_function(function, [vector, vector], strict=False)
+    for n, m in calls:
+        given = tf.range(1.0, n + 1), tf.range(1.0, m + 1)
+        try:
+            wanted = concrete(*given)
+        except tf.errors.InvalidArgumentError:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                conversion.function(*given)
+        else:
+            assert_close(conversion.function(*given), wanted)
+    assert sum(region.engine_calls for region in conversion.record.regions) >= 1
+
+
+def test_calls_that_tensorflow_refuses() -> None:
+    cases: list[tuple[Any, list[Any], list[Any]]] = [
+        (lambda x: tf.reduce_sum(tf.squeeze(x, 0) * 2.0), [tf.TensorSpec([None, None])], [tf.ones([3, 1])]),
+        (lambda x: tf.reduce_sum(x[-5] * 2.0), [tf.TensorSpec([None, None])], [tf.ones([3, 2])]),
+        (
+            lambda x, i: tf.gather(x * 2.0, i, batch_dims=2),
+            [tf.TensorSpec([None] * 3), tf.TensorSpec([None] * 2, tf.int32)],
+            [tf.ones([3, 2, 5]), tf.zeros([2, 3], tf.int32)],
+        ),
+    ]
+    for function, specs, given in cases:
+        _, conversion = convert_function(function, specs, strict=False)
+        assert conversion.record.regions
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            conversion.function(*given)

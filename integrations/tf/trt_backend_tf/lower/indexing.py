@@ -29,6 +29,7 @@ def _gather(b: Lowering, x: Value, indices: Value, axis: Known, *, batch_dims: i
     place, batch = b.axis(given, x.type.rank), b.axis(batch_dims, indices.type.rank)
     if not batch:
         return b.add(Gather(place), x, indices)
+    b.agree(x.shape[:batch], indices.shape[:batch])
     picked = indices.shape[batch:]
     before, between, behind = x.shape[:batch], x.shape[batch:place], x.shape[place + 1 :]
     count = volume(picked)

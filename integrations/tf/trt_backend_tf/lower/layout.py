@@ -49,6 +49,7 @@ def _squeeze(b: Lowering, x: Value, *, squeeze_dims: list[int]) -> Value:
     if not gone:
         b.static("which dimensions have the size 1", *x.shape)
         gone = {i for i, size in enumerate(x.shape) if size == 1}
+    b.agree([x.shape[i] for i in gone], [1] * len(gone))
     return b.reshape(x, [size for i, size in enumerate(x.shape) if i not in gone])
 
 
@@ -61,7 +62,12 @@ def _transpose(b: Lowering, x: Value, permutation: Known) -> Value:
 @RULES.rule("BroadcastTo")
 def _broadcast_to(b: Lowering, x: Value, shape: Known) -> Value:
     """Repeat dimensions of size 1."""
-    return b.expand(x, shape.dims())
+    sizes = shape.dims()
+    kept = [
+        (a, z) for a, z in zip(x.shape, sizes[len(sizes) - x.type.rank :], strict=True) if a not in (1, z)
+    ]
+    b.agree([a for a, _ in kept], [z for _, z in kept])
+    return b.expand(x, sizes)
 
 
 @RULES.rule("Tile")
@@ -220,7 +226,7 @@ def _slice(b: Lowering, x: Value, begin: Known, size: Known) -> Value:
     for axis, (first, count) in enumerate(zip(firsts, counts, strict=True)):
         left = x.shape[axis] - first
         wanted = left if count == -1 else count
-        b.limits.append(left - wanted)
+        b.limits += [first, wanted, left - wanted]
         if first != 0 or wanted != x.shape[axis]:
             x = b.slice(x, axis, first, wanted)
     return x
@@ -261,7 +267,9 @@ def _strided_slice(
         elif new_axis_mask & bit:
             shape.append(1)
         elif shrink_axis_mask & bit:
-            x = b.slice(x, axis, _position(firsts[i], x.shape[axis]), 1)
+            position = _position(firsts[i], x.shape[axis])
+            b.limits += [position, x.shape[axis] - 1 - position]
+            x = b.slice(x, axis, position, 1)
             axis += 1
         else:
             first = None if begin_mask & bit else firsts[i]
@@ -310,7 +318,7 @@ def _clamped(bound: DimLike, size: DimLike) -> DimLike:
     position = _position(bound, size)
     if isinstance(position, int) and isinstance(size, int):
         return min(max(position, 0), size)
-    if isinstance(bound, int) and bound < 0:
+    if interval(bound)[1] < 0:
         return dim_max(position, 0)
     if position in (0, size) or interval(size - position)[0] >= 0:
         return position

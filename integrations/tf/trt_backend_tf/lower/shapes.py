@@ -22,11 +22,18 @@ from trt_backend_tf.lower.rules import FoldTable
 
 FOLDS = FoldTable()
 
+_LARGE = 1 << 15  # a size times more than this may wrap: no computation of shapes, but one that hashes them
+
 Array = np.ndarray[Any, Any]
 
 
-def _binary(function: Callable[[Any, Any], Any], x: Array, y: Array) -> Array:
-    """Return an elementwise function of two arrays."""
+def _binary(function: Callable[[Any, Any], Any], x: Array, y: Array) -> Array | None:
+    """Return an elementwise function of two arrays; None where that of a size may wrap."""
+    elements = [*x.reshape(-1), *y.reshape(-1)]
+    if any(isinstance(e, Dim) for e in elements) and any(
+        isinstance(e, int) and abs(e) > _LARGE for e in elements
+    ):
+        return None
     return np.asarray(np.frompyfunc(function, 2, 1)(x, y), dtype=object)
 
 
