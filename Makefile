@@ -66,10 +66,13 @@ test-tf: ## Run the TensorFlow tests on another TensorFlow, in an environment of
 
 # These two run with the Python of the environment that has torch for CUDA and TensorRT: `make test-gpu GPU_PYTHON=python3`.
 GPU_PYTHON ?= $(BIN)/python
+# So many processes share the GPU in test-gpu; 0 is none beside pytest itself.
+GPU_WORKERS ?= 4
 GPU_ENV := PYTHONPATH=$(CURDIR):$(CURDIR)/integrations/torch:$(CURDIR)/integrations/tf:$$PYTHONPATH
 
-test-gpu: ## Run the correctness tests on real TensorRT engines of this machine's GPU (GPU_PYTHON=...)
-	$(GPU_ENV) $(GPU_PYTHON) -m pytest --device cuda --timeout=600 tests/gpu tests/torch $(ARGS)
+test-gpu: ## Run the correctness tests on real TensorRT engines of this machine's GPU (GPU_PYTHON=..., GPU_WORKERS=...)
+	$(GPU_ENV) $(GPU_PYTHON) -m pytest --device cuda --timeout=600 -m "not exclusive" -n $(GPU_WORKERS) tests/gpu tests/torch $(ARGS)
+	$(GPU_ENV) $(GPU_PYTHON) -m pytest --device cuda --timeout=600 -m exclusive tests/gpu $(ARGS)
 
 golden: setup ## Run the tests and accept changed goldens; read the diff before you commit
 	$(BIN)/python -m pytest -m "not gpu" --accept $(ARGS)

@@ -155,6 +155,7 @@ def grown(compiled: Any, batches: Sequence[Tensor], calls: int) -> int:
     return before - torch.cuda.mem_get_info()[0]
 
 
+@pytest.mark.exclusive
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 def test_memory_does_not_grow_over_10000_calls_with_changing_shapes(
     cuda_graphs: bool, report: ReportChecks
@@ -170,6 +171,7 @@ def test_memory_does_not_grow_over_10000_calls_with_changing_shapes(
         assert_close([compiled(x) for x in batches], [model(x) for x in batches])
 
 
+@pytest.mark.exclusive
 def test_memory_does_not_grow_with_more_signatures_than_are_kept(report: ReportChecks) -> None:
     """Graphs that were dropped give their memory back, and are captured anew."""
     model = mlp()

@@ -124,6 +124,7 @@ def hardly_any_memory(left: int) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
+@pytest.mark.exclusive
 @pytest.mark.parametrize("left", [64 * MIB, 512 * MIB])
 def test_a_build_while_others_fill_the_gpu(left: int, report: ReportChecks) -> None:
     """The builder has next to no memory: the answers are right, and a model after that has its engine."""

@@ -125,6 +125,7 @@ def test_sixteen_callers(tmp_path: Path) -> None:
     assert 1 <= len(staged._of_process[0]._idle) <= staged._MOST
 
 
+@pytest.mark.exclusive
 @pytest.mark.usefixtures("own_cache")
 def test_memory_is_used_again(tmp_path: Path) -> None:
     exported = export("cnn", tmp_path / "native")

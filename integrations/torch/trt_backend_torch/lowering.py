@@ -21,11 +21,11 @@ from trt_backend.passes.eliminate_dead import eliminate_dead
 from trt_backend.passes.legalize import legalize
 from trt_backend_torch.aliases import SHARED
 from trt_backend_torch.decompositions import decompose
-from trt_backend_torch.fx import is_random, is_size, op_name, source_line, tensors_of
+from trt_backend_torch.fx import is_random, is_size, is_view, op_name, source_line, tensors_of
 from trt_backend_torch.lower import RULES
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.promises import MISTYPED
-from trt_backend_torch.types import DTYPES, dim_of, tensor_type
+from trt_backend_torch.types import DTYPES, dim_of, overlaps_itself, tensor_type
 
 _CAT = torch.ops.aten.cat.default
 """It leaves out what has the shape [0]: an empty key-value cache starts as that."""
@@ -88,6 +88,8 @@ def _check_tensors(node: fx.Node, device: str) -> None:
     """Refuse what no rule could make right, whatever the op."""
     if SHARED in node.meta:
         raise UnsupportedError("its result shares memory with another one")
+    if not is_view(node) and any(t is not None and overlaps_itself(t) for t in tensors_of(node)):
+        raise UnsupportedError("its result overlaps itself")
     if MISTYPED in node.meta:
         raise UnsupportedError("torch promises it another type than it has")
     if is_random(node):

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Addresses", "Binding", "Input", "Layout", "Sizes", "allocating", "row_major", "with_strides"]
+__all__ = [
+    "Addresses",
+    "Binding",
+    "Input",
+    "Layout",
+    "Sizes",
+    "address_of",
+    "allocating",
+    "row_major",
+    "with_strides",
+]
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from trt_backend.errors import OutOfMemoryError
+from trt_backend.errors import NotReadyError, OutOfMemoryError
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend_torch.types import dim_of, physical_order
 
@@ -44,14 +54,26 @@ class Layout:
 
 @dataclass(frozen=True)
 class Input:
-    """A tensor argument: its position in the call, its promised layout, whether it is a weight, and the element type of the
-    memory that the engine reads.
+    """A tensor argument of a call.
+
+    Attributes:
+        position: among the arguments.
+        layout: as promised.
+        weight: whether it is a weight.
+        border: the element type of the memory that the engine reads.
+        negative: whether the memory holds the elements with the other sign (torch's negative bit: `z.conj().imag`).
     """
 
     position: int
     layout: Layout
     weight: bool
     border: torch.dtype
+    negative: bool
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether an engine can read such memory in the right strides."""
+        return self.border is self.layout.dtype and not self.negative
 
 
 def allocating(function: Callable[P, R]) -> Callable[P, R]:
@@ -82,7 +104,7 @@ class Binding:
         self.device = device
         self.alignment = _TENSORRT_ALIGNMENT if device else 1
         self.inputs = [
-            (place.position, wanted, place.border, place.border is place.layout.dtype)
+            (place.position, wanted, place.border, place.as_it_is)
             for place, wanted in zip(places, strides, strict=True)
         ]
 
@@ -92,6 +114,9 @@ class Addresses(Sequence[int]):
 
     An input that the engine cannot read as it is is copied. Layouts are looked at even where the framework guards them:
     dynamo skips the guards of a module's parameters while its dictionaries are the same, whatever `p.data = new` did.
+
+    Raises:
+        NotReadyError: the input has elements, but no memory.
     """
 
     def __init__(self, arguments: Sequence[Any], binding: Binding) -> None:
@@ -104,11 +129,11 @@ class Addresses(Sequence[int]):
 
     def __getitem__(self, i: Any) -> Any:
         binding = self._binding
-        position, strides, dtype, same_type = binding.inputs[i]
+        position, strides, dtype, as_it_is = binding.inputs[i]
         tensor: torch.Tensor = self._arguments[position]
-        address = tensor.data_ptr()
+        address = address_of(tensor)
         if (
-            same_type
+            as_it_is
             and tensor.stride() == strides
             and not address % binding.alignment
             and (binding.device is None or tensor.is_cuda)
@@ -123,6 +148,19 @@ class Addresses(Sequence[int]):
         """Return a dense copy on the engine's device."""
         device = self._binding.device or tensor.device
         return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device).copy_(tensor)
+
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Return where a tensor lies; 0 where it has no elements.
+
+    Raises:
+        NotReadyError: it has elements, but no memory: its storage was freed (FSDP fills it again), all of it is zero to
+            autograd, or it is fake. Native has the answer, or the error.
+    """
+    address = tensor.data_ptr()
+    if not address and tensor.numel():
+        raise NotReadyError("a tensor of the call has no memory")
+    return address
 
 
 def row_major(sizes: Sizes) -> Sizes:

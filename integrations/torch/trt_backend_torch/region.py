@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.autograd import forward_ad
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, CpuHost, Engine, Host, call_shapes
 from trt_backend.errors import ReasonKind, UnsupportedError
@@ -31,6 +32,7 @@ from trt_backend_torch.memory import (
     Input,
     Layout,
     Sizes,
+    address_of,
     allocating,
     row_major,
     with_strides,
@@ -91,7 +93,7 @@ def lower_region(
         is_frozen = place.name in frozen and is_static(tensor_type(value).shape)
         dense, memory = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
         env[place] = b.widened(dense, tensor_type(value).dtype)
-        inputs.append(Input(position, Layout.of(value), is_weight, TORCH_DTYPES[memory]))
+        inputs.append(Input(position, Layout.of(value), is_weight, TORCH_DTYPES[memory], value.is_neg()))
     lower_nodes(b, _calls(gm), env)
     results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     outputs = tuple(env[node] if is_size(node) else Layout.of(node.meta["val"]) for node in results)
@@ -109,6 +111,7 @@ def lower_region(
 class RegionCall:
     """Calls a region's engine on torch tensors, or the region's own FX graph.
 
+    Under forward-mode differentiation a call is native: engines know nothing of tangents.
     What goes into the caller's own CUDA graph is native: that graph outlives engines, and reads the weights as they are
     when it is replayed.
 
@@ -142,8 +145,7 @@ class RegionCall:
         }
         self._device = next((device for device in devices if device.type == "cuda"), None)
         self._pool = scratch_pool(self._device) if self._device else None
-        same_types = all(place.border is place.layout.dtype for place in region.inputs)
-        self._plain = self._device is None and same_types
+        self._plain = self._device is None and all(place.as_it_is for place in region.inputs)
 
     def call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Return what the region returns for its arguments, in memory that nobody else has."""
@@ -153,6 +155,8 @@ class RegionCall:
             return self._call(arguments)
 
     def _call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        if forward_ad._current_level >= 0:  # tensors may have tangents
+            return self._executable.call_natively(self._native, arguments)
         if self._pool is not None and torch.cuda.is_current_stream_capturing():
             with self._pool.relaxed_capture():
                 return self._executable.call_natively(self._native, arguments)
@@ -194,7 +198,7 @@ class RegionCall:
         signature = self._signature(arguments)
         inputs = self._addresses(arguments, signature)
         memory = signature.allocate()
-        outputs = [tensor.data_ptr() for tensor in memory]
+        outputs = list(map(address_of, memory))
         engine.run(signature.shapes, inputs, outputs, self._host(arguments))
         return tuple(memory) if signature.results is None else signature.results(memory)
 
@@ -203,7 +207,9 @@ class RegionCall:
         if self._plain:
             tensors = self._inputs(arguments)
             if list(map(torch.Tensor.stride, tensors)) == signature.input_strides:
-                return list(map(torch.Tensor.data_ptr, tensors))
+                addresses = list(map(torch.Tensor.data_ptr, tensors))
+                if all(addresses):
+                    return addresses
         return Addresses(arguments, signature.binding)
 
     def _weights_version(self, arguments: Sequence[Any]) -> object | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DTYPES", "TORCH_DTYPES", "dim_of", "physical_order", "tensor_type"]
+__all__ = ["DTYPES", "TORCH_DTYPES", "dim_of", "overlaps_itself", "physical_order", "tensor_type"]
 
 from collections.abc import Sequence
 from typing import Any
@@ -89,6 +89,19 @@ def physical_order(
         else:
             return order
     return None
+
+
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Whether other strides than 0 may lead to the same element more than once (False where they are symbolic)."""
+    pairs = list(zip(tensor.stride(), tensor.shape, strict=True))
+    if not all(isinstance(number, int) for pair in pairs for number in pair):
+        return False
+    reach = 0
+    for stride, size in sorted((stride, size) for stride, size in pairs if stride and size > 1):
+        if stride <= reach:
+            return True
+        reach += stride * (size - 1)
+    return False
 
 
 def _by_stride(sizes: Sequence[DimLike], strides: Sequence[int | torch.SymInt]) -> tuple[int, ...]:
