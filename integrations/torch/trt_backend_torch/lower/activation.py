@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.elementwise import ActivationKind, ElementwiseKind, UnaryKind
@@ -41,7 +42,7 @@ def _clamp(b: Lowering, x: Value, min: Operand | None = None, max: Operand | Non
     if b.result.dtype.is_float and not isinstance(min, (Value, Dim)) and not isinstance(max, (Value, Dim)):
         low, high = (-math.inf if min is None else min), (math.inf if max is None else max)
         if math.isnan(low) or math.isnan(high):
-            return b.expand(b.full((), math.nan, b.result.dtype), x.shape)
+            raise UnsupportedError("a bound is NaN, which versions of torch take differently")
         return _clipped(b, x, low, high)
     x = b.value(x, b.result.dtype)
     x = x if min is None else arithmetic(_MAX, b, x, min)
