@@ -248,6 +248,12 @@ def _binary_cases(kind: ElementwiseKind) -> Iterator[Case]:
         yield case(
             Elementwise(kind), x(4, make=elements(7, 6, 5, 0)), x(4, make=elements(7, 1, 2, 3)), dtypes=whole
         )
+        yield case(
+            Elementwise(kind),
+            x(5, make=elements(-(2**31), -2e9, -1.5e9, -1, 2e9)),
+            x(5, make=elements(3, 1.5e9, 1.5e9, 2e9, -1.5e9)),
+            dtypes=frozenset({DType.INT32, DType.INT64}),
+        )
     if kind in (ElementwiseKind.MAX, ElementwiseKind.MIN):
         for length in (3, 19):
             yield case(

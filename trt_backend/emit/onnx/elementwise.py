@@ -61,7 +61,7 @@ _ELEMENTWISE = {
     ElementwiseKind.SUB: ("Sub", NUMBERS),
     ElementwiseKind.PROD: ("Mul", NUMBERS),
     ElementwiseKind.DIV: ("Div", WIDE),
-    ElementwiseKind.FLOOR_DIV: ("Div", WIDE),
+    ElementwiseKind.FLOOR_DIV: ("Div", FLOATS),  # of integers it is expanded
     ElementwiseKind.MAX: ("Max", WIDE),
     ElementwiseKind.MIN: ("Min", WIDE),
     ElementwiseKind.POW: ("Pow", FLOATS),  # of integers it saturates
@@ -102,10 +102,8 @@ def _unary(m: ModelWriter, op: Unary, x: Tensor) -> str:
 
 @RULES.rule(Elementwise, {kind: dtypes for kind, (_, dtypes) in _ELEMENTWISE.items()})
 def _elementwise(m: ModelWriter, op: Elementwise, left: Tensor, right: Tensor) -> str:
-    if op.kind is ElementwiseKind.FLOOR_DIV and left.dtype.is_float:
-        return m.node("Floor", m.node("Div", left.name, right.name))
     if op.kind is ElementwiseKind.FLOOR_DIV:
-        return m.floor_divide(left.name, _divisor(m, right))
+        return m.node("Floor", m.node("Div", left.name, right.name))
     if op.kind is ElementwiseKind.DIV:
         return m.node("Div", left.name, _divisor(m, right))
     if op.kind in (ElementwiseKind.MAX, ElementwiseKind.MIN):
