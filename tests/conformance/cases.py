@@ -290,6 +290,8 @@ def contraction_cases() -> Iterator[Case]:
     yield case(Deconvolution((2, 3), (1, 0), (0, 1), (1, 2), 2), x(2, 4, 4, 5), x(4, 3, 3, 3), x(6), factor=4)
     yield case(Deconvolution((2, 2), (1, 1), (0, 1), (1, 1)), x(1, 2, 4, 4), x(2, 3, 3, 3), x(3), factor=4)
     yield case(Deconvolution((2, 2), (1, 0), (-1, -1), (1, 1)), x(1, 2, 4, 4), x(2, 3, 2, 2), x(3), factor=4)
+    yield case(Deconvolution((2,), (0,), (-1,), (3,)), x(2, 3, 5), x(3, 4, 3), factor=4)
+    yield case(Deconvolution((1,), (0,), (-1,), (2,)), x(2, 3, 5), x(3, 4, 3), factor=4)
     yield case(Deconvolution((1, 2), (0, 0), (-2, -3), (1, 1)), x(1, 2, 4, 4), x(2, 3, 2, 2), x(3), factor=4)
     yield case(
         Deconvolution((2, 2, 1), (0, 1, 0), (0, 0, 0), (1, 1, 1)),
