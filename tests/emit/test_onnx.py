@@ -130,6 +130,15 @@ def test_an_integer_division_by_zero_does_not_kill_the_process(kind: Elementwise
     assert got[1] == 3
 
 
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.FLOAT64])
+def test_a_clip_behind_a_relu(dtype: DType) -> None:
+    builder = Builder()
+    x = builder.add(Activation(ActivationKind.RELU), builder.input("x", TensorType(dtype, (5,))))
+    graph = builder.build([builder.add(Activation(ActivationKind.CLIP, -1.0, 6.0), x)])
+    inputs = [np.array([-2, 0, 3, 7, np.nan], dtype.numpy)]
+    assert_same(run_graph(graph, inputs), evaluate(graph, inputs))
+
+
 @pytest.mark.parametrize("symbols", [{"s": 0, "t": 1}, {"s": 7, "t": 3}, {"s": 5, "t": 64}])
 def test_dimension_arithmetic(symbols: dict[str, int]) -> None:
     dims: list[DimLike] = [

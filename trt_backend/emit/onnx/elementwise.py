@@ -89,6 +89,10 @@ _ACTIVATION = {
 }
 
 
+_NO_CLIP = (DType.INT64, DType.FLOAT64)
+"""For int64, see `_extreme`; a Clip of float64 behind a Relu does not build: ONNX Runtime cannot fuse the two (1.31)."""
+
+
 @RULES.rule(Unary, {kind: dtypes for kind, (_, dtypes) in _UNARY.items()})
 def _unary(m: ModelWriter, op: Unary, x: Tensor) -> str:
     if op.kind is UnaryKind.SIGN and x.dtype is DType.INT64:  # see `_extreme`
@@ -136,7 +140,7 @@ def _activation(m: ModelWriter, op: Activation, x: Tensor) -> str:
     name = _ACTIVATION[op.kind][0]
     if op.kind is ActivationKind.CLIP:
         low, high = (m.constant(bound, x.dtype) for bound in op.bounds(x.dtype))
-        if x.dtype is not DType.INT64:
+        if x.dtype not in _NO_CLIP:
             return m.node("Clip", x.name, low, high)
         return _extreme(m, "Min", _extreme(m, "Max", x.name, low, x.dtype), high, x.dtype)
     if op.kind is ActivationKind.RELU and x.dtype.is_integer:  # no kernel for int64
