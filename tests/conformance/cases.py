@@ -356,6 +356,7 @@ def reduction_cases() -> Iterator[Case]:
         yield case(Softmax(axis), x(2, 3, 4))
         yield case(CumulativeSum(axis, axis == 1, axis == 2), x(2, 3, 4), factor=4)
     yield case(CumulativeSum(0, True, True), x(2, 3, 4), factor=4)
+    yield case(CumulativeSum(0, True), x(0, 3))
     yield case(Softmax(1), x(S, T))
     for size in (5, T):
         yield case(Softmax(0), x(size))
