@@ -130,6 +130,15 @@ def test_an_integer_division_by_zero_does_not_kill_the_process(kind: Elementwise
     assert got[1] == 3
 
 
+def test_a_product_without_elements_is_refused() -> None:
+    """Some kill the process."""
+    builder = Builder()
+    x, w = builder.input("x", f32(0, 4, 3)), builder.input("w", f32(1, 3, 2))
+    graph = builder.build([builder.add(MatrixMultiply(), builder.add(Transpose((1, 0, 2)), x), w)])
+    with pytest.raises(UnsupportedError, match="without elements"):
+        emit_onnx(graph)
+
+
 @pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.FLOAT64])
 def test_a_clip_behind_a_relu(dtype: DType) -> None:
     builder = Builder()

@@ -57,7 +57,12 @@ def _window_attributes(op: Convolution | Deconvolution, kernel: Tensor) -> dict[
     }
 
 
-@RULES.rule(MatrixMultiply, FLOATS | {DType.INT32, DType.INT64})
+def _refuse_empty(op: MatrixMultiply, types: Types) -> str | None:
+    """Refuse what kills the process (SIGFPE) where ONNX Runtime fuses a Transpose into the product."""
+    return "an operand without elements" if any(0 in operand.shape for operand in types) else None
+
+
+@RULES.rule(MatrixMultiply, FLOATS | {DType.INT32, DType.INT64}, _refuse_empty)
 def _matrix_multiply(m: ModelWriter, op: MatrixMultiply, a: Tensor, b: Tensor) -> str:
     """Emit Transpose and MatMul, of which ONNX Runtime makes one FusedMatMul; floats of rank 2 are Gemms already.
 
