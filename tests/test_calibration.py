@@ -75,7 +75,7 @@ def test_nothing_watched_is_said_and_not_saved(tmp_path, caplog: pytest.LogCaptu
     calibration = Calibration()
     with calibration.collect():
         pass
-    assert "under torch.no_grad()" in caplog.text
+    assert "run the calibration inputs through a model" in caplog.text
     with pytest.raises(OptionError, match="no ranges to save"):
         calibration.save(tmp_path / "ranges.json")
     assert not (tmp_path / "ranges.json").exists()
@@ -104,6 +104,18 @@ def test_the_file(tmp_path) -> None:
     assert not loaded.collecting
 
 
+def test_a_loaded_one_that_collects_again_widens() -> None:
+    first = Calibration()
+    with first.collect():
+        first.observe("region", [np.ones(3), np.full(3, 8.0)])
+        first.observe("another", [np.ones(3)])
+    for loaded in (Calibration.loads(first.dumps()), copy.deepcopy(Calibration.loads(first.dumps()))):
+        with loaded.collect():
+            loaded.observe("region", [np.full(3, 2.0), np.ones(3)])
+        assert loaded.thresholds("region") == pytest.approx((2, 8), rel=0.01)
+        assert loaded.thresholds("another") == first.thresholds("another")
+
+
 _FORMAT = '{"format": "trt-backend calibration 1", "thresholds": '
 
 
@@ -112,6 +124,7 @@ _FORMAT = '{"format": "trt-backend calibration 1", "thresholds": '
     [
         *("", "[]", "{}", '{"format": 1}', '{"thresholds": {}}', "\x00"),
         *(_FORMAT + thresholds for thresholds in ("3}", '{"region": 3}}', '{"region": ["x"]}}')),
+        *(_FORMAT + f'{{"region": [{threshold}]}}}}' for threshold in ("NaN", "-1", "Infinity")),
     ],
 )
 def test_a_file_of_something_else(text: str, tmp_path) -> None:

@@ -6,6 +6,7 @@ __all__ = ["Calibration"]
 
 import copy
 import json
+import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ class Calibration:
     def __init__(self) -> None:
         self._histograms: dict[str, list[_Histogram]] = {}
         self._thresholds: dict[str, tuple[float, ...]] = {}
+        self._loaded: dict[str, tuple[float, ...]] = {}
         self._collecting = 0
         self._observed = 0
         self._lock = Lock()
@@ -56,12 +58,14 @@ class Calibration:
             return {
                 "histograms": copy.deepcopy(self._histograms),
                 "thresholds": dict(self._thresholds),
+                "loaded": self._loaded,
                 "version": self.version,
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()
         self._histograms, self._thresholds = state["histograms"], state["thresholds"]
+        self._loaded = state["loaded"]
         self.version = state["version"]
 
     @property
@@ -71,7 +75,10 @@ class Calibration:
 
     @contextmanager
     def collect(self) -> Generator[None]:
-        """Watch the calls inside, which run natively; engines are built for what was seen since the first collection."""
+        """Watch the calls inside, which run natively; engines are built for what was seen since the first collection.
+
+        What was loaded has ranges only: of those and what is seen since, the wider ones count.
+        """
         with self._lock:
             self._collecting += 1
             before = self._observed
@@ -80,15 +87,14 @@ class Calibration:
         finally:
             if self._observed == before:
                 log.warning(
-                    "no region was watched while the calibration collected: call a model that was compiled with "
-                    "precision='int8' and this very calibration, under torch.no_grad()"
+                    "no region was watched while the calibration collected: run the calibration inputs through a "
+                    "model that was compiled for int8 with this very calibration, and without gradients"
                 )
             with self._lock:
                 self._collecting -= 1
-                self._thresholds |= {
-                    key: tuple(histogram.threshold() for histogram in histograms)
-                    for key, histograms in self._histograms.items()
-                }
+                for key, histograms in self._histograms.items():
+                    seen = tuple(histogram.threshold() for histogram in histograms)
+                    self._thresholds[key] = tuple(map(max, seen, self._loaded.get(key, seen)))
                 self.version += 1
 
     def observe(self, region: str, activations: Sequence[Array]) -> None:
@@ -114,13 +120,13 @@ class Calibration:
         try:
             data: Any = json.loads(text)
             form = data["format"]
-            thresholds = {key: tuple(map(float, values)) for key, values in data["thresholds"].items()}
+            thresholds = {key: tuple(map(_threshold, values)) for key, values in data["thresholds"].items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise OptionError(f"this is no calibration that `save` or `dumps` wrote: {error!r}") from error
         if form != _FORMAT:
             raise OptionError(f"this calibration has the format {form!r}, not {_FORMAT!r}: calibrate again")
         made = cls()
-        made._thresholds = thresholds
+        made._thresholds, made._loaded = thresholds, dict(thresholds)
         made.version = 1
         return made
 
@@ -136,6 +142,13 @@ class Calibration:
     def load(cls, path: str | Path) -> Calibration:
         """Return the calibration that `save` wrote (OptionError for any other file)."""
         return cls.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _threshold(value: Any) -> float:
+    threshold = float(value)
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"the range {threshold} is no finite number from 0 on")
+    return threshold
 
 
 class _Histogram:

@@ -73,7 +73,7 @@ def compile_graph(
     def first_engine() -> LazyEngine:
         if options.precision != "int8" or options.calibration is None:
             return fresh(graph)
-        return CalibratedEngine(graph, options.calibration, provider, fresh)
+        return CalibratedEngine(graph, options.calibration, provider, fresh, record)
 
     return Executable(first_engine, record, strict=options.strict)
 

@@ -23,8 +23,9 @@ from trt_backend.errors import Reason
 class RegionRecord:
     """One region: what it is, and how its calls went so far.
 
-    `members` are its compute ops, each with the user's source line; `reason` is why it runs natively after all, `last_miss`
-    why its engine did not serve the last call that it did not serve.
+    `members` are its compute ops, each with the user's source line; `reason` is why it runs natively after all, `note` why
+    its engine does not compute in int8 that was asked for, `last_miss` why its engine did not serve the last call that it did
+    not serve.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RegionRecord:
     native_calls: int = 0
     build_seconds: float = 0.0
     reason: Reason | None = None
+    note: str = ""
     last_miss: str = ""
     _lock: Lock = field(default_factory=Lock, repr=False)
 
@@ -79,6 +81,7 @@ class RegionRecord:
             "native_calls": self.native_calls,
             "build_seconds": self.build_seconds,
             "reason": str(self.reason) if self.reason else None,
+            "note": self.note,
             "last_miss": self.last_miss,
         }
 
@@ -174,7 +177,8 @@ def _region_table(regions: Iterable[RegionRecord]) -> Table:
     for region in regions:
         numbers = (region.ops, region.engines, region.engine_calls, region.native_calls)
         build = f"{region.build_seconds:.2f}"
-        reason = str(region.reason or (f"last native call: {region.last_miss}" if region.last_miss else ""))
+        miss = f"last native call: {region.last_miss}" if region.last_miss else ""
+        reason = str(region.reason or region.note or miss)
         table.add_row(region.name, region.framework, region.provider, *map(str, numbers), build, reason)
     return table
 

@@ -202,6 +202,7 @@ def elementwise_cases() -> Iterator[Case]:
             kind, (0.3, 0.4)
         )
         yield case(Activation(kind, alpha, beta), x(4, 9))
+        yield case(Activation(kind, alpha, beta), x())
         yield case(
             Activation(kind, alpha, beta), x(6, make=elements(NAN, INF, -2, 0, 80, -80)), dtypes=FLOATS
         )
@@ -209,6 +210,7 @@ def elementwise_cases() -> Iterator[Case]:
     yield case(Activation(ActivationKind.SOFTPLUS, 1.0, 1.0), x(4, 9))
     condition = Operand((2, 1, 5), numbers(0, 1), DType.BOOL)
     yield case(Select(), condition, x(2, 3, 5), x(1, 3, 1))
+    yield case(Select(), Operand((), numbers(0, 1), DType.BOOL), x(), x())
     yield case(Select(), Operand((S, 1), numbers(0, 1), DType.BOOL), x(1, T), x(S, T))
     for dtype in DType:
         yield case(Cast(dtype), x(9, make=elements(0, 1.5, 2.9, 100, 0.5, 1, 7.999, 3, 2)))
@@ -248,6 +250,12 @@ def _binary_cases(kind: ElementwiseKind) -> Iterator[Case]:
         yield case(
             Elementwise(kind), x(4, make=elements(7, 6, 5, 0)), x(4, make=elements(7, 1, 2, 3)), dtypes=whole
         )
+        yield case(
+            Elementwise(kind),
+            x(5, make=elements(-(2**31), -2e9, -1.5e9, -1, 2e9)),
+            x(5, make=elements(3, 1.5e9, 1.5e9, 2e9, -1.5e9)),
+            dtypes=frozenset({DType.INT32, DType.INT64}),
+        )
     if kind in (ElementwiseKind.MAX, ElementwiseKind.MIN):
         for length in (3, 19):
             yield case(
@@ -282,6 +290,8 @@ def contraction_cases() -> Iterator[Case]:
     yield case(Deconvolution((2, 3), (1, 0), (0, 1), (1, 2), 2), x(2, 4, 4, 5), x(4, 3, 3, 3), x(6), factor=4)
     yield case(Deconvolution((2, 2), (1, 1), (0, 1), (1, 1)), x(1, 2, 4, 4), x(2, 3, 3, 3), x(3), factor=4)
     yield case(Deconvolution((2, 2), (1, 0), (-1, -1), (1, 1)), x(1, 2, 4, 4), x(2, 3, 2, 2), x(3), factor=4)
+    yield case(Deconvolution((2,), (0,), (-1,), (3,)), x(2, 3, 5), x(3, 4, 3), factor=4)
+    yield case(Deconvolution((1,), (0,), (-1,), (2,)), x(2, 3, 5), x(3, 4, 3), factor=4)
     yield case(Deconvolution((1, 2), (0, 0), (-2, -3), (1, 1)), x(1, 2, 4, 4), x(2, 3, 2, 2), x(3), factor=4)
     yield case(
         Deconvolution((2, 2, 1), (0, 1, 0), (0, 0, 0), (1, 1, 1)),
@@ -333,6 +343,8 @@ def reduction_cases() -> Iterator[Case]:
         for axes, keep in (((1,), False), ((0, 2), True), ((2,), True), ((2, 0, 1), False)):
             yield case(Reduce(kind, axes, keep), x(2, 3, 2, make=make), factor=4)
         yield case(Reduce(kind, (1,), False), x(S, T, make=make), factor=40)
+        yield case(Reduce(kind, (0,), False), x(5, make=make), factor=4)
+        yield case(Reduce(kind, (0,), True), x(T, make=make), factor=4)
         yield case(Reduce(kind, (0,), False), x(33, 2, make=numbers(0.9, 1.1)), factor=40, dtypes=FLOATS)
     for kind in (ReduceKind.MAX, ReduceKind.MIN):
         for size in (3, 40):
@@ -344,8 +356,13 @@ def reduction_cases() -> Iterator[Case]:
         yield case(Softmax(axis), x(2, 3, 4))
         yield case(CumulativeSum(axis, axis == 1, axis == 2), x(2, 3, 4), factor=4)
     yield case(CumulativeSum(0, True, True), x(2, 3, 4), factor=4)
+    yield case(CumulativeSum(0, True), x(0, 3))
     yield case(Softmax(1), x(S, T))
+    for size in (5, T):
+        yield case(Softmax(0), x(size))
+        yield case(CumulativeSum(0), x(size), factor=4)
     for affine in range(3):
+        yield case(Normalization(0, 1e-5), x(8), *[x(8)] * affine, factor=4)
         yield case(Normalization(1, 1e-5), x(2, 3, 8), *[x(3, 8)] * affine, factor=4)
         yield case(Normalization(2, 1e-5), x(2, 3, 8), *[x(8)] * affine, factor=4)
         yield case(Normalization(2, 1e-5), x(S, T, 8), *[x(8)] * affine, factor=4)
@@ -357,6 +374,7 @@ def reduction_cases() -> Iterator[Case]:
         yield case(TopK(kind, 1, 1), x(2, 7, make=elements(1, 2, 2, 1, 3, 3, 2)))
         yield case(TopK(kind, 20, 0), x(300, make=elements(1, 2, 2, 1, 3, 3, 2)))
         yield case(TopK(kind, 2, 1), x(T, S))
+        yield case(TopK(kind, 2, 0), x(S))
     yield from _pooling_cases()
 
 
@@ -418,10 +436,13 @@ def layout_cases() -> Iterator[Case]:
     for dtype in (DType.INT32, DType.INT64):
         yield case(Gather(1), x(2, 5, 3), index(4, 2, below=5, dtype=dtype))
         yield case(Gather(0), x(2, 5), index(below=2, dtype=dtype))
+        yield case(Gather(0), x(5), index(3, below=5, dtype=dtype))
+        yield case(GatherElements(0), x(5), index(3, below=5, dtype=dtype))
         yield case(GatherElements(1), x(3, 5), index(2, 4, below=5, dtype=dtype))
         yield case(GatherND(), x(3, 4, 5), index(2, 2, below=3, dtype=dtype))
         yield case(GatherND(), x(3, 4), index(2, 3, 2, below=3, dtype=dtype))
         yield case(ScatterElements(0), x(4, 5), index(3, 4, below=4, dtype=dtype, distinct=True), x(3, 4))
+        yield case(ScatterElements(0), x(4), index(3, below=4, dtype=dtype, distinct=True), x(3))
         yield case(ScatterND(), x(4, 5), index(3, 1, below=4, dtype=dtype, distinct=True), x(3, 5))
         yield case(Range(5, 2, 3, dtype))
         yield case(Range(S, T, -2, dtype))

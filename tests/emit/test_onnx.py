@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from array_checks import assert_same
 from onnx_checks import run_graph, session
-from trt_backend.emit.onnx import emit_onnx
+from trt_backend.emit.onnx import emit_onnx, support
 from trt_backend.errors import InvalidGraphError, ReasonKind, UnsupportedError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, DimLike, Symbol, dim_max, dim_min
@@ -32,6 +32,7 @@ from trt_backend.ir.ops.layout import Concatenation, Expand, Extent, Pad, PadMod
 from trt_backend.ir.ops.reduction import Reduce, ReduceKind
 from trt_backend.ir.reference import evaluate
 from trt_backend.ir.types import DType, TensorType
+from trt_backend.passes.pipeline import run_passes
 
 S, T = Dim.of(Symbol("s", 0)), Dim.of(Symbol("t"))
 SUM, PROD = Elementwise(ElementwiseKind.SUM), Elementwise(ElementwiseKind.PROD)
@@ -124,9 +125,27 @@ def test_what_is_not_supported_is_refused_with_the_line() -> None:
 def test_an_integer_division_by_zero_does_not_kill_the_process(kind: ElementwiseKind, dtype: DType) -> None:
     builder = Builder()
     x, y = (builder.input(name, TensorType(dtype, (2,))) for name in "xy")
-    graph = builder.build([builder.add(Elementwise(kind), x, y)])
+    graph, _ = run_passes(builder.build([builder.add(Elementwise(kind), x, y)]), support=support)
     (got,) = run_graph(graph, [np.array([7, 7], dtype.numpy), np.array([0, 2], dtype.numpy)])
     assert got[1] == 3
+
+
+def test_a_product_without_elements_is_refused() -> None:
+    """Some kill the process."""
+    builder = Builder()
+    x, w = builder.input("x", f32(0, 4, 3)), builder.input("w", f32(1, 3, 2))
+    graph = builder.build([builder.add(MatrixMultiply(), builder.add(Transpose((1, 0, 2)), x), w)])
+    with pytest.raises(UnsupportedError, match="without elements"):
+        emit_onnx(graph)
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.FLOAT64])
+def test_a_clip_behind_a_relu(dtype: DType) -> None:
+    builder = Builder()
+    x = builder.add(Activation(ActivationKind.RELU), builder.input("x", TensorType(dtype, (5,))))
+    graph = builder.build([builder.add(Activation(ActivationKind.CLIP, -1.0, 6.0), x)])
+    inputs = [np.array([-2, 0, 3, 7, np.nan], dtype.numpy)]
+    assert_same(run_graph(graph, inputs), evaluate(graph, inputs))
 
 
 @pytest.mark.parametrize("symbols", [{"s": 0, "t": 1}, {"s": 7, "t": 3}, {"s": 5, "t": 64}])

@@ -13,7 +13,16 @@ from trt_backend.ir.builder import Builder
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.contraction import Attention, Convolution, MatrixMultiply
-from trt_backend.ir.ops.elementwise import Activation, ActivationKind, BatchNorm, Elementwise, ElementwiseKind
+from trt_backend.ir.ops.elementwise import (
+    Activation,
+    ActivationKind,
+    BatchNorm,
+    Elementwise,
+    ElementwiseKind,
+    Select,
+    Unary,
+    UnaryKind,
+)
 from trt_backend.ir.ops.layout import Reshape
 from trt_backend.ir.ops.reduction import Normalization, Pooling, PoolingKind, Softmax
 from trt_backend.ir.reference import evaluate
@@ -102,6 +111,36 @@ def test_attention(dtype: DType, mask_value: float) -> None:
     )
 
 
+@pytest.mark.parametrize("computed", [True, False], ids=["computed", "constant"])
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_query_that_sees_no_key_gets_zeros(dtype: DType, computed: bool) -> None:
+    mask = np.triu(np.full((1, 1, 4, 4), -np.inf, np.float32))
+    mask[..., 2, 2:] = np.finfo(np.float32).min
+    b = Builder()
+    x = floats(b, "x", 1, 1, 4, 8)
+    hidden = floats(b, "mask", 1, 1, 4, 4) if computed else b.constant(mask)
+    graph = b.build([b.add(Attention(0.35), x, x, x, hidden)])
+    inputs = [numbers(1, 1, 4, 8), mask][: 1 + computed]
+    low = lowered(graph, dtype, support=accepts(Attention))
+    (got,) = evaluate(low, inputs)
+    assert not got[..., 0, :].any()
+    np.testing.assert_allclose(got, evaluate(graph, inputs)[0], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_infinities_stay(dtype: DType) -> None:
+    b = Builder()
+    x = b.add(MatrixMultiply(), floats(b, "x", 2, 4), b.constant(numbers(4, 4)))
+    banned = b.input("banned", TensorType(DType.BOOL, (2, 4)))
+    y = b.add(Select(), banned, b.constant(np.full((1, 1), -np.inf, np.float32)), x)
+    graph = b.build([y, b.add(Unary(UnaryKind.ISINF), y)])
+    low = lowered(graph, dtype)
+    assert dtypes(low, Select) == [dtype]
+    inputs = [numbers(2, 4), np.array([[True, False, True, False], [True] * 4])]
+    for got, wanted in zip(evaluate(low, inputs), evaluate(graph, inputs), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=4 * TOLERANCE[dtype])
+
+
 def test_the_squares_of_a_norm_stay_in_range() -> None:
     b = Builder()
     x = b.add(MatrixMultiply(), floats(b, "x", 2, 4), b.constant(numbers(4, 4, scale=300.0)))
@@ -117,6 +156,18 @@ def test_what_was_not_made_in_low_precision_is_not_moved() -> None:
     x = floats(b, "x", 2, 4)
     graph = b.build([b.add(SUM, x, b.constant(numbers(1, 4)))])
     assert lowered(graph, DType.FLOAT16) is graph
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_batch_norm_whose_scale_is_computed_stays(dtype: DType) -> None:
+    b = Builder()
+    kernel = b.constant(numbers(4, 3, 3, 3))
+    x = b.add(Convolution((1, 1), (1, 1), (1, 1), (1, 1), 1), floats(b, "x", 2, 3, 5, 5), kernel)
+    made = b.add(MatrixMultiply(), floats(b, "z", 1, 8), b.constant(numbers(8, 4)))
+    statistics = (b.constant(np.full(4, n, np.float32)) for n in (0, 0, 1))
+    graph = b.build([b.add(BatchNorm(1e-5), x, b.add(Reshape((4,)), made), *statistics)])
+    low = lowered(graph, dtype)
+    assert (dtypes(low, Convolution), dtypes(low, BatchNorm)) == ([dtype], [DType.FLOAT32])
 
 
 def test_what_the_target_refuses_stays() -> None:

@@ -195,6 +195,7 @@ NO_MATCHES = {
     ),
     "cast_overflow": ("%x: i32[2]", "%a = Cast(%x) {dtype=f64} : f64[2]", "%y = Cast(%a) {dtype=i8} : i8[2]"),
     "cast_sign": ("%x: i8[2]", "%a = Cast(%x) {dtype=u8} : u8[2]", "%y = Cast(%a) {dtype=i32} : i32[2]"),
+    "abs_neg_wraps": ("%x: u8[2]", "%a = Unary(%x) {kind=neg} : u8[2]", "%y = Unary(%a) {kind=abs} : u8[2]"),
     "select_broadcasts": ("%p: bool[2], %x: f32[1]", "%y = Select(%p, %x, %x) : f32[2]"),
     "expand_rows": (
         "%x: f32[4, 1], %w: f32[5, 6]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -76,7 +77,43 @@ def test_without_ranges_it_computes_in_floating_point(built: list[Graph], log: A
         assert_close(compiled(*make_inputs(2)), model(*make_inputs(2)), rtol=1e-4)
     report.engines_ran(calls=1)
     assert not any(quantized(graph) for graph in built)
-    assert any("inside `with calibration.collect()`" in record.getMessage() for record in log)
+    assert any("while its calibration collects" in record.getMessage() for record in log)
+    assert "while its calibration collects" in trt_backend.report().regions[0].note
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "why"),
+    [(torch.float64, 1.0, "does not quantize f64"), (torch.float32, math.nan, "saw no numbers but 0, NaN")],
+    ids=["float64", "nan"],
+)
+@pytest.mark.cpu_only(reason="TensorRT has no float64")
+def test_the_report_says_why_nothing_is_quantized(
+    dtype: torch.dtype, scale: float, why: str, built: list[Graph], report: Any
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval().to(dtype)
+    calibration, x = Calibration(), models.randn(32, 8).to(dtype)
+    compiled = compile_trt(model, options=int8(calibration))
+    with torch.no_grad():
+        with calibration.collect():
+            compiled(x * scale)
+        compiled(x)
+    report.engines_ran(calls=1, native_calls=1)
+    assert not quantized(built[-1])
+    assert why in trt_backend.report().regions[0].to_dict()["note"]
+    assert "computes in floating point" in str(trt_backend.report())
+
+
+def test_a_region_without_products_needs_no_ranges(log: Any, report: Any, tmp_path: Any) -> None:
+    calibration = Calibration()
+    compiled = torch.compile(lambda x: (x.tanh() * 2).relu() + 1, backend="trt", options=int8(calibration))
+    with torch.no_grad():
+        with calibration.collect():
+            compiled(models.randn(4, 4))
+        compiled(models.randn(4, 4))
+    calibration.save(tmp_path / "ranges.json")
+    report.engines_ran(calls=1, native_calls=1)
+    assert not [record for record in log if record.levelname == "WARNING"]
+    assert trt_backend.report().regions[0].note == ""
 
 
 def test_a_second_collection_widens_the_ranges(built: list[Graph]) -> None:

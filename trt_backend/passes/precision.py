@@ -5,7 +5,8 @@ Rules (those of PyTorch's autocast, "CUDA Ops that can autocast", but with value
   FOLLOW   Ops that cost memory traffic only (layout, activations, sums, ...) do where what they read was made in it.
   ISLAND   All others stay in float32: what sums, exponentiates or divides leaves float16's range or loses its small terms.
   BORDER   Inputs and outputs keep their types.
-  FINITE   Numbers beyond float16's range become its largest ones: a mask's -3e38 hides as well as -65504 does.
+  FINITE   Finite numbers beyond float16's range become its largest ones: a mask's -3e38 hides as well as -65504 does.
+           Infinities stay: a query whose keys are all hidden by -inf attends to none, by -3e38 to all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 __all__ = ["lower_precision"]
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +54,7 @@ from trt_backend.ir.ops.layout import (
 )
 from trt_backend.ir.ops.reduction import Pooling, Reduce, ReduceKind
 from trt_backend.ir.types import DType, TensorType
+from trt_backend.passes.expansions.base import binary, select
 from trt_backend.passes.legalize import Support, legalize
 
 _LOW = (DType.FLOAT16, DType.BFLOAT16)
@@ -126,6 +129,8 @@ def _follows(b: Builder, op: Op, floats: Sequence[Value]) -> bool:
     elif not isinstance(op, _FOLLOW):
         return False
     computed = [value for value in floats if b.constant_of(value) is None]
+    if isinstance(op, BatchNorm) and computed != floats[:1]:  # its factor and shift are to be computed here
+        return False
     return bool(computed) and all(_made_low(b, value) for value in computed)
 
 
@@ -156,15 +161,17 @@ def _low(b: Builder, value: Value, dtype: DType) -> Value:
 
 def _narrowed(constant: Constant, dtype: DType) -> npt.NDArray[Any]:
     array = constant.array
-    return (array.clip(-_LARGEST, _LARGEST) if dtype is DType.FLOAT16 else array).astype(dtype.numpy)
+    if dtype is DType.FLOAT16:
+        array = np.where(np.isinf(array), array, array.clip(-_LARGEST, _LARGEST))
+    return array.astype(dtype.numpy)
 
 
 def _finite(b: Builder, mask: Value) -> Value:
-    """Return a mask that float16 holds (rule FINITE), where it is computed."""
+    """Return a mask whose numbers float16 holds (rule FINITE), where it is computed."""
     if mask.dtype is not DType.FLOAT32 or b.constant_of(mask) is not None:
         return mask
-    least = b.constant(np.full((1,) * mask.type.rank, -_LARGEST, np.float32))
-    return b.add(Elementwise(ElementwiseKind.MAX), mask, least)
+    hides = binary(b, ElementwiseKind.EQUAL, mask, -math.inf)
+    return select(b, hides, mask, binary(b, ElementwiseKind.MAX, mask, -_LARGEST))
 
 
 def _batch_norm(b: Builder, dtype: DType, op: BatchNorm, inputs: tuple[Value, ...]) -> Sequence[Value]:

@@ -257,7 +257,7 @@ _IDEMPOTENT = frozenset({UnaryKind.ABS, UnaryKind.CEIL, UnaryKind.FLOOR, UnaryKi
 
 
 def merge_unaries(b: Builder, op: Unary, x: Value) -> Value | None:
-    """Neg of Neg, Not of Not; Abs of Abs, Floor of Floor and so on; Abs of Neg."""
+    """Neg of Neg, Not of Not; Abs of Abs, Floor of Floor and so on; Abs of Neg, but not where that wraps (uint8)."""
     if (inner := _made_by(b, x, Unary)) is None:
         return None
     first, (source,) = inner
@@ -265,7 +265,8 @@ def merge_unaries(b: Builder, op: Unary, x: Value) -> Value | None:
         return source
     if first.kind is op.kind and op.kind in _IDEMPOTENT:
         return x
-    return b.add(op, source) if (op.kind, first.kind) == (UnaryKind.ABS, UnaryKind.NEG) else None
+    abs_of_neg = (op.kind, first.kind) == (UnaryKind.ABS, UnaryKind.NEG)
+    return b.add(op, source) if abs_of_neg and x.dtype is not DType.UINT8 else None
 
 
 def merge_activations(b: Builder, op: Activation, x: Value) -> Value | None:

@@ -6,7 +6,7 @@ __all__ = ["CalibratedEngine"]
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
@@ -26,10 +26,11 @@ from trt_backend.engine.base import (
 from trt_backend.engine.profile import EVERYTHING
 from trt_backend.engine.providers import load_provider
 from trt_backend.errors import NotReadyError
-from trt_backend.ir.graph import Graph
+from trt_backend.ir.graph import Graph, Value
 from trt_backend.options import CompileOptions
 from trt_backend.passes.pipeline import run_passes
 from trt_backend.passes.quantize import activations, quantize
+from trt_backend.report import RegionRecord
 
 
 class CalibratedEngine:
@@ -40,6 +41,7 @@ class CalibratedEngine:
         calibration: watches its calls, and knows the ranges.
         provider: of the engines.
         build: from a graph to an engine.
+        record: learns why nothing is quantized.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class CalibratedEngine:
         calibration: Calibration,
         provider: EngineProvider,
         build: Callable[[Graph], LazyEngine],
+        record: RegionRecord,
     ) -> None:
         self._graph = graph
         self._calibration = calibration
         self._provider = provider
         self._build = build
+        self._record = record
         self._watched = dataclasses.replace(graph, outputs=tuple(activations(graph)))
         self._region = _identity(graph)
         self._lock = Lock()
@@ -86,18 +90,28 @@ class CalibratedEngine:
 
     def _quantized(self) -> Graph:
         thresholds = self._calibration.thresholds(self._region)
-        if thresholds is None:
-            log.warning(
-                "%s computes in floating point: call it inside `with calibration.collect()`", self._graph.name
-            )
-            return self._graph
-        known = dict(zip(self._watched.outputs, thresholds, strict=True))
-        return quantize(self._graph, known, self._provider.support)
+        known = {} if thresholds is None else dict(zip(self._watched.outputs, thresholds, strict=True))
+        quantized = quantize(self._graph, known, self._provider.support)
+        self._record.note = ""
+        if quantized is self._graph and self._watched.outputs:
+            self._record.note = f"computes in floating point: {self._why_not(known)}"
+            log.warning("%s %s", self._graph.name, self._record.note)
+        return quantized
+
+    def _why_not(self, known: Mapping[Value, float]) -> str:
+        """Return why no activation is quantized, in the words of any framework."""
+        if not known:
+            return "run the calibration inputs through it while its calibration collects"
+        if not any(known.values()):
+            return "its calibration saw no numbers but 0, NaN and infinities"
+        dtypes = sorted({value.dtype.value for value in known})
+        return f"{self._provider.name} does not quantize {', '.join(dtypes)}"
 
     def _observe(self, shapes: CallShapes, inputs: Sequence[int]) -> None:
         """Compute the activations on the CPU, from the inputs of a call."""
         watched = self._watched
-        if not watched.outputs:
+        if not watched.outputs:  # the call counts, though it has nothing to show
+            self._calibration.observe(self._region, [])
             return
         with self._lock:
             self._observer = self._observer or _cpu_engine(watched)

@@ -61,6 +61,14 @@ def test_whole_division(op: str, divisor: int) -> None:
     check(lambda x: getattr(RAW, op)(x=x, y=tf.constant(divisor)), *arrays([(20,)], "int32"))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("op", ["FloorDiv", "FloorMod"])
+def test_whole_division_at_the_ends_of_the_range(op: str, dtype: str) -> None:
+    x = tf.constant([tf.dtypes.as_dtype(dtype).min, -7, 7, tf.dtypes.as_dtype(dtype).max], dtype)
+    for divisor in (3, -3, x.dtype.max // 4 * 3):
+        check(lambda x, y=divisor: getattr(RAW, op)(x=x, y=tf.constant(y, x.dtype)), x)
+
+
 def test_whole_division_that_may_be_by_zero_is_native() -> None:
     x, y = arrays([(6,), (6,)], "int32", low=1, high=3)
     check_native(lambda x, y: x // y, x, y, because="divided by 0")

@@ -20,6 +20,7 @@ from trt_backend_torch.lower.elementwise import RULES
 _aten = torch.ops.aten
 
 _NAN, _INF = math.nan, math.inf
+WIDE = torch.tensor([-(2**31), -2_000_000_000, -1_500_000_000, -1, 2**31 - 1], dtype=torch.int32)
 
 OTHER_SPECIAL = torch.tensor([1.0, _NAN, -_INF, 0.0, -0.0, 1.0, 2.0, 0.3, _INF, _NAN, -30.0, 0.0])
 
@@ -74,6 +75,9 @@ BINARY: dict[str, Case] = {
     "floor_divide constant": on_each(lambda x: x // 3, INTS, INTS.int()),
     "remainder": on_each(lambda x: _aten.remainder.Scalar(x, 3), INTS),
     "remainder negative": on_each(lambda x: _aten.remainder.Scalar(x, -3), INTS),
+    "floor_divide wide": on_each(lambda x: x // 1_500_000_000, WIDE, WIDE.long()),
+    "floor_divide wide negative": on_each(lambda x: x // -(7 << 60), WIDE.long() << 32),
+    "remainder wide": on_each(lambda x: _aten.remainder.Scalar(x, 1_500_000_000), WIDE, WIDE.long()),
     "fmod": on_each(lambda x: torch.fmod(x, -3), INTS),
     "maximum": _pairs(torch.maximum),
     "maximum bool": (torch.maximum, (BOOLS, BOOLS[:1])),

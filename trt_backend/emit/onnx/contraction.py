@@ -31,9 +31,9 @@ def _convolution(
 def _refuse_output_padding(op: Deconvolution, types: Types) -> str | None:
     if min(op.pre_padding) < 0:
         return "a deconvolution that adds elements in front (negative padding before)"
-    for after, stride, dilation in zip(op.post_padding, op.stride, op.dilation, strict=True):
-        if -after >= max(stride, dilation):
-            return f"a deconvolution that adds {-after} elements behind, not less than stride and dilation"
+    for after, stride in zip(op.post_padding, op.stride, strict=True):
+        if -after >= stride:  # less than the dilation would do for ONNX, but not for ONNX Runtime 1.31
+            return f"a deconvolution that adds {-after} elements behind, not less than its stride"
     return None
 
 
@@ -57,7 +57,12 @@ def _window_attributes(op: Convolution | Deconvolution, kernel: Tensor) -> dict[
     }
 
 
-@RULES.rule(MatrixMultiply, FLOATS | {DType.INT32, DType.INT64})
+def _refuse_empty(op: MatrixMultiply, types: Types) -> str | None:
+    """Refuse what kills the process (SIGFPE) where ONNX Runtime fuses a Transpose into the product."""
+    return "an operand without elements" if any(0 in operand.shape for operand in types) else None
+
+
+@RULES.rule(MatrixMultiply, FLOATS | {DType.INT32, DType.INT64}, _refuse_empty)
 def _matrix_multiply(m: ModelWriter, op: MatrixMultiply, a: Tensor, b: Tensor) -> str:
     """Emit Transpose and MatMul, of which ONNX Runtime makes one FusedMatMul; floats of rank 2 are Gemms already.
 

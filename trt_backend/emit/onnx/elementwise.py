@@ -61,7 +61,7 @@ _ELEMENTWISE = {
     ElementwiseKind.SUB: ("Sub", NUMBERS),
     ElementwiseKind.PROD: ("Mul", NUMBERS),
     ElementwiseKind.DIV: ("Div", WIDE),
-    ElementwiseKind.FLOOR_DIV: ("Div", WIDE),
+    ElementwiseKind.FLOOR_DIV: ("Div", FLOATS),  # of integers it is expanded
     ElementwiseKind.MAX: ("Max", WIDE),
     ElementwiseKind.MIN: ("Min", WIDE),
     ElementwiseKind.POW: ("Pow", FLOATS),  # of integers it saturates
@@ -89,6 +89,10 @@ _ACTIVATION = {
 }
 
 
+_NO_CLIP = (DType.INT64, DType.FLOAT64)
+"""For int64, see `_extreme`; a Clip of float64 behind a Relu does not build: ONNX Runtime cannot fuse the two (1.31)."""
+
+
 @RULES.rule(Unary, {kind: dtypes for kind, (_, dtypes) in _UNARY.items()})
 def _unary(m: ModelWriter, op: Unary, x: Tensor) -> str:
     if op.kind is UnaryKind.SIGN and x.dtype is DType.INT64:  # see `_extreme`
@@ -102,10 +106,8 @@ def _unary(m: ModelWriter, op: Unary, x: Tensor) -> str:
 
 @RULES.rule(Elementwise, {kind: dtypes for kind, (_, dtypes) in _ELEMENTWISE.items()})
 def _elementwise(m: ModelWriter, op: Elementwise, left: Tensor, right: Tensor) -> str:
-    if op.kind is ElementwiseKind.FLOOR_DIV and left.dtype.is_float:
-        return m.node("Floor", m.node("Div", left.name, right.name))
     if op.kind is ElementwiseKind.FLOOR_DIV:
-        return m.floor_divide(left.name, _divisor(m, right))
+        return m.node("Floor", m.node("Div", left.name, right.name))
     if op.kind is ElementwiseKind.DIV:
         return m.node("Div", left.name, _divisor(m, right))
     if op.kind in (ElementwiseKind.MAX, ElementwiseKind.MIN):
@@ -138,7 +140,7 @@ def _activation(m: ModelWriter, op: Activation, x: Tensor) -> str:
     name = _ACTIVATION[op.kind][0]
     if op.kind is ActivationKind.CLIP:
         low, high = (m.constant(bound, x.dtype) for bound in op.bounds(x.dtype))
-        if x.dtype is not DType.INT64:
+        if x.dtype not in _NO_CLIP:
             return m.node("Clip", x.name, low, high)
         return _extreme(m, "Min", _extreme(m, "Max", x.name, low, x.dtype), high, x.dtype)
     if op.kind is ActivationKind.RELU and x.dtype.is_integer:  # no kernel for int64

@@ -131,10 +131,6 @@ class ModelWriter:
             self._dims[dim] = self._fold("Add", terms)
         return self._dims[dim]
 
-    def floor_divide(self, left: str, right: str) -> str:
-        """Divide integers, rounding down: ONNX's Div truncates, and its Mod has the sign of the divisor."""
-        return self.node("Div", self.node("Sub", left, self.node("Mod", left, right)), right)
-
     def model(self, name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Any:
         """Return the model of all that was added."""
         graph = _helper.make_graph(
@@ -167,7 +163,7 @@ class ModelWriter:
     def _call(self, call: Call) -> str:
         left, right = self.dim(call.left), self.dim(call.right)
         if call.function == "//" and not (_never_negative(call.left) and _never_negative(call.right)):
-            return self.floor_divide(left, right)
+            left = self.node("Sub", left, self.node("Mod", left, right))  # Div truncates; Mod rounds down
         return self.node(_CALLS[call.function], left, right)
 
     def _fold(self, op_type: str, names: list[str]) -> str:

@@ -32,9 +32,12 @@ def _reduce(m: NetworkWriter, op: Reduce, x: Tensor) -> Handle:
 
 @RULES.rule(Softmax, FLOATS)
 def _softmax(m: NetworkWriter, op: Softmax, x: Tensor) -> Handle:
-    layer = m.network.add_softmax(x.handle)
-    layer.axes = axes_mask((op.axis,))
-    return m.add(layer, x.dtype)
+    """Emit a layer, which takes at least two dimensions: a vector becomes a row."""
+    is_vector = x.type.rank == 1
+    layer = m.network.add_softmax(m.reshape(x.handle, (1, -1), x.dtype) if is_vector else x.handle)
+    layer.axes = axes_mask((1 if is_vector else op.axis,))
+    result = m.add(layer, x.dtype)
+    return m.reshape(result, (-1,), x.dtype) if is_vector else result
 
 
 def _refuse_normalization(op: Normalization, types: Types) -> str | None:

@@ -41,7 +41,7 @@ def cumulative_sum(b: Builder, op: CumulativeSum, x: Value) -> Value | None:
     size = x.shape[op.axis]
     if not isinstance(size, int):
         return None
-    y = _shifted(b, x, op, 1) if op.exclusive else x
+    y = _shifted(b, x, op, 1) if op.exclusive and size > 0 else x
     shift = 1
     while shift < size:
         y = binary(b, ElementwiseKind.SUM, y, _shifted(b, y, op, shift))
