@@ -127,6 +127,33 @@ def test_a_query_that_sees_no_key_gets_zeros(dtype: DType, computed: bool) -> No
     np.testing.assert_allclose(got, evaluate(graph, inputs)[0], atol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("computed", [True, False], ids=["computed", "constant"])
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_query_whose_keys_are_all_hidden_by_a_number(dtype: DType, computed: bool) -> None:
+    """Its scores, below 0, must not add up with the mask to -inf."""
+    mask = np.full((1, 1, 2, 4), np.finfo(np.float32).min, np.float32)
+    b = Builder()
+    query, key, value = (floats(b, name, 1, 1, size, 8) for name, size in (("q", 2), ("k", 4), ("v", 4)))
+    hidden = floats(b, "mask", 1, 1, 2, 4) if computed else b.constant(mask)
+    graph = b.build([b.add(Attention(1.0), query, key, value, hidden)])
+    twos = np.full((1, 1, 4, 8), 2, np.float32)
+    inputs = [twos[..., :2, :], -twos, numbers(1, 1, 4, 8), mask][: 3 + computed]
+    low = lowered(graph, dtype, support=accepts(Attention))
+    np.testing.assert_allclose(evaluate(low, inputs)[0], evaluate(graph, inputs)[0], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_sum_with_a_number_out_of_range_is_an_island(dtype: DType) -> None:
+    b = Builder()
+    scores = b.add(MatrixMultiply(), floats(b, "x", 2, 4), b.constant(numbers(4, 4, scale=-30.0)))
+    least = np.full((1, 1), np.finfo(np.float32).min, np.float32)
+    graph = b.build([b.add(Softmax(1), b.add(SUM, scores, b.constant(least)))])
+    low = lowered(graph, dtype)
+    assert dtypes(low, Elementwise) == [DType.FLOAT32]
+    inputs = [np.ones((2, 4), np.float32)]
+    np.testing.assert_allclose(evaluate(low, inputs)[0], evaluate(graph, inputs)[0], atol=TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("dtype", LOW)
 def test_infinities_stay(dtype: DType) -> None:
     b = Builder()

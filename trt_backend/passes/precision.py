@@ -5,8 +5,9 @@ Rules (those of PyTorch's autocast, "CUDA Ops that can autocast", but with value
   FOLLOW   Ops that cost memory traffic only (layout, activations, sums, ...) do where what they read was made in it.
   ISLAND   All others stay in float32: what sums, exponentiates or divides leaves float16's range or loses its small terms.
   BORDER   Inputs and outputs keep their types.
-  FINITE   Finite numbers beyond float16's range become its largest ones: a mask's -3e38 hides as well as -65504 does.
-           Infinities stay: a query whose keys are all hidden by -inf attends to none, by -3e38 to all.
+  FINITE   Finite numbers beyond the low precision's range become its largest ones. A mask's -3e38 becomes half of that,
+           which hides as well, and leaves room for the score that it is added to; other sums with such a constant are
+           islands. Infinities stay: a query whose keys are all hidden by -inf attends to none, by -3e38 to all.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ _FOLLOW = (
     *(Identity, Transpose, Reshape, Expand, Slice, Pad, Concatenation),
     *(Gather, GatherElements, GatherND, ScatterElements, ScatterND),
 )
+_SUMS = (ElementwiseKind.SUM, ElementwiseKind.SUB)
 _FOLLOWING_KINDS = frozenset(
     {
-        ElementwiseKind.SUM,
-        ElementwiseKind.SUB,
+        *_SUMS,
         ElementwiseKind.PROD,
         ElementwiseKind.MAX,
         ElementwiseKind.MIN,
@@ -79,7 +80,7 @@ _FOLLOWING_KINDS = frozenset(
     }
 )
 
-_LARGEST = float(np.finfo(np.float16).max)
+_LARGEST = {DType.FLOAT16: 65504.0, DType.BFLOAT16: float.fromhex("0x1.fep127")}
 _LEAST = float(np.finfo(np.float16).tiny)
 
 
@@ -103,7 +104,7 @@ def _lower(
     floats = [value for value in inputs if value.dtype is DType.FLOAT32]
     if not floats or any(output.dtype is not DType.FLOAT32 for output in node.outputs):
         return None
-    if not isinstance(node.op, _ALWAYS) and not _follows(b, node.op, floats):
+    if not isinstance(node.op, _ALWAYS) and not _follows(b, node.op, floats, _LARGEST[dtype]):
         return None
     if isinstance(node.op, QuantizeDequantize) and dtype is DType.FLOAT16 and min(node.op.scales) < _LEAST:
         return None
@@ -113,20 +114,34 @@ def _lower(
     if isinstance(node.op, BatchNorm):
         lowered = _batch_norm(b, dtype, node.op, inputs)
     else:
-        if isinstance(node.op, Attention) and dtype is DType.FLOAT16:
-            inputs = (*inputs[:3], *(_finite(b, mask) for mask in inputs[3:]))
+        if isinstance(node.op, Attention):
+            inputs = (*inputs[:3], *(_finite(b, mask, _LARGEST[dtype]) for mask in inputs[3:]))
         low = [_low(b, value, dtype) if value.dtype is DType.FLOAT32 else value for value in inputs]
         lowered = b.emit(node.op, *low)
     return [b.add(Cast(DType.FLOAT32), value) for value in lowered]
 
 
-def _follows(b: Builder, op: Op, floats: Sequence[Value]) -> bool:
-    """Whether the op may follow, and everything that it reads was made in low precision, but for constants."""
+def _follows(b: Builder, op: Op, floats: Sequence[Value], largest: float) -> bool:
+    """Whether the op may follow, and everything that it reads was made in low precision, but for constants.
+
+    Args:
+        b: what makes the graph.
+        op: the op.
+        floats: what it reads in float32.
+        largest: the low precision's largest number.
+    """
     if isinstance(op, (Elementwise, Unary, Reduce)):
         square = op.kind is ElementwiseKind.PROD and floats[0] == floats[-1]
         if op.kind not in _FOLLOWING_KINDS or square:
             return False
     elif not isinstance(op, _FOLLOW):
+        return False
+    constants = [constant for value in floats if (constant := b.constant_of(value)) is not None]
+    if (
+        isinstance(op, Elementwise)
+        and op.kind in _SUMS
+        and any(_exceeds(c.array, largest) for c in constants)
+    ):
         return False
     computed = [value for value in floats if b.constant_of(value) is None]
     if isinstance(op, BatchNorm) and computed != floats[:1]:  # its factor and shift are to be computed here
@@ -160,18 +175,20 @@ def _low(b: Builder, value: Value, dtype: DType) -> Value:
 
 
 def _narrowed(constant: Constant, dtype: DType) -> npt.NDArray[Any]:
-    array = constant.array
-    if dtype is DType.FLOAT16:
-        array = np.where(np.isinf(array), array, array.clip(-_LARGEST, _LARGEST))
-    return array.astype(dtype.numpy)
+    array, largest = constant.array, _LARGEST[dtype]
+    return np.where(np.isinf(array), array, array.clip(-largest, largest)).astype(dtype.numpy)
 
 
-def _finite(b: Builder, mask: Value) -> Value:
-    """Return a mask whose numbers float16 holds (rule FINITE), where it is computed."""
-    if mask.dtype is not DType.FLOAT32 or b.constant_of(mask) is not None:
+def _exceeds(array: npt.NDArray[Any], largest: float) -> bool:
+    return bool((np.isfinite(array) & (np.abs(array) > largest)).any())
+
+
+def _finite(b: Builder, mask: Value, largest: float) -> Value:
+    """Return an attention's mask under rule FINITE."""
+    if mask.dtype is not DType.FLOAT32:
         return mask
     hides = binary(b, ElementwiseKind.EQUAL, mask, -math.inf)
-    return select(b, hides, mask, binary(b, ElementwiseKind.MAX, mask, -_LARGEST))
+    return select(b, hides, mask, binary(b, ElementwiseKind.MAX, mask, -largest / 2))
 
 
 def _batch_norm(b: Builder, dtype: DType, op: BatchNorm, inputs: tuple[Value, ...]) -> Sequence[Value]:
