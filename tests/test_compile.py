@@ -10,7 +10,7 @@ from fake_provider import FakeProvider, Region
 from trt_backend import compile
 from trt_backend.engine.cache import EngineCache
 from trt_backend.errors import BuildError, OutOfMemoryError, ReasonKind
-from trt_backend.runtime import executable
+from trt_backend.runtime import pause
 
 
 def builds(folder: Path) -> int:
@@ -21,7 +21,7 @@ def test_no_memory_to_load_an_engine_does_not_cost_its_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(executable, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pause, "monotonic", lambda: now[0])
     region = Region(FakeProvider("well", tmp_path, load_errors=[OutOfMemoryError("not now")]))
     assert region.call() == "native"
     assert region.record.reason is not None

@@ -6,7 +6,7 @@ import gc
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -20,7 +20,7 @@ from trt_backend.engine import cuda
 from trt_backend.engine import cuda_graphs as cuda_graphs_module
 from trt_backend.engine.base import CallShapes, call_shapes
 from trt_backend.engine.cuda_graphs import CudaGraphEngine
-from trt_backend.engine.tensorrt import TensorRTEngine
+from trt_backend.engine.tensorrt import TensorRTEngine, _begin_thread
 from trt_backend.errors import OutOfMemoryError, RunError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Dim, Symbol
@@ -405,6 +405,68 @@ def test_what_changes_all_the_time_is_captured_ever_more_seldom(driver: list[tup
     assert first < 240
     assert third - second < 80
     assert len(engine.forgotten) == third - 2 * 16
+
+
+def test_what_is_meant_for_the_default_stream_runs_beside_it(driver: list[tuple[Any, ...]]) -> None:
+    """TensorRT would have the CPU wait there."""
+    graph = _graph()
+    engine, bindings = _engine(graph)
+    shapes = call_shapes(graph, {"n": 2})
+    for _ in range(2):
+        engine.run(shapes, [10], [20], Stand(0))
+        assert [entry for entry in bindings.told() if entry[0] == "run"] == [("run", 0, 70)]
+        assert driver == [("wait", 70, 0), ("wait", 0, 70)]
+        driver.clear()
+    bindings.contexts[0].execute_async_v3 = lambda stream: False
+    with pytest.raises(RunError, match="could not queue"):
+        engine.run(shapes, [10], [20], Stand(0))
+    assert driver == [("wait", 70, 0), ("wait", 0, 70)], (
+        "what was queued may write to memory that is used again"
+    )
+
+
+def test_tensors_of_no_elements_are_somewhere() -> None:
+    """TensorRT takes no null pointer for an output."""
+    b = Builder()
+    x = b.input("x", TensorType(DType.FLOAT32, (Dim.of(Symbol("n")), 3)))
+    one = b.input("one", TensorType(DType.FLOAT32, (1,)))
+    graph = b.build([b.add(Unary(UnaryKind.EXP), x), b.add(Expand((Dim.of(Symbol("m")),)), one)])
+    engine, bindings = _engine(graph)
+    shapes = call_shapes(graph, {"n": 0, "m": 7})
+    engine.run(shapes, [0, 10], [0, 30], Stand(1))
+    assert [entry[2:] for entry in bindings.told() if entry[0] == "address"] == [
+        ("dim.m", 30),
+        ("x", 30),
+        ("one", 10),
+        ("output.0", 30),
+        ("output.1", 30),
+    ]
+    engine.run(shapes, [0, 10], [0, 0], Stand(1))
+    assert bindings.told() == [], "nothing is to be written"
+
+
+def test_who_waits_for_the_device_waits_for_a_capture() -> None:
+    """Else both fail: the device's streams are not to be waited for while one of them is captured."""
+    with fake_driver(), cuda.on_device(0), ThreadPoolExecutor() as threads:
+        waits: list[Future[None]] = []
+
+        def wait() -> None:
+            with cuda.on_device(0):
+                cuda.synchronize_all()
+
+        def work() -> None:
+            waits.append(threads.submit(wait))
+            with pytest.raises(TimeoutError):
+                waits[0].result(0.2)
+
+        cuda.capture(work, cuda.Stream())
+        waits[0].result(10)
+
+
+def test_builder_threads_do_not_end_captures_of_others() -> None:
+    with fake_driver() as fake, cuda.on_device(0):
+        _begin_thread(0)
+        assert fake.capture_mode == fake.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
 
 
 def test_captures_are_relaxed_for_a_block() -> None:

@@ -17,7 +17,7 @@ from torch_checks import ReportChecks, assert_close, compile_trt, kind_of
 import models
 import trt_backend
 from trt_backend.engine.providers import load_provider
-from trt_backend.errors import BuildError, RunError
+from trt_backend.errors import BuildError, OutOfMemoryError, RunError
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("own_cache")]
 
@@ -160,6 +160,25 @@ def test_torch_has_no_memory_for_the_output(report: ReportChecks) -> None:
         with report.engines_run():
             assert_close(compiled(x), fn(x))
     assert not report.data["regions"][0]["reason"]
+
+
+def test_what_torch_keeps_for_later_is_given_to_the_engine(
+    stack: Any, monkeypatch: pytest.MonkeyPatch, report: ReportChecks
+) -> None:
+    load, kept = stack.load, models.randn(64, MIB // 4)
+    del kept
+
+    def load_where_there_is_room(*args: Any, **kwargs: Any) -> Any:
+        if torch.cuda.memory_reserved() >= 64 * MIB:
+            raise OutOfMemoryError("torch has it")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(stack, "load", load_where_there_is_room)
+    model = cnn()
+    compiled = compile_trt(model)
+    with torch.no_grad():
+        assert_close(compiled(image()), model(image()))
+    report.engines_ran(calls=1, exactly=True)
 
 
 # -- an interrupted build --

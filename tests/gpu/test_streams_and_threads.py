@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,9 +67,12 @@ def test_two_streams_at_once(cuda_graphs: bool, report: ReportChecks) -> None:
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
-def test_a_call_is_queued_behind_its_input_and_returns(cuda_graphs: bool, report: ReportChecks) -> None:
+@pytest.mark.parametrize("make_stream", [torch.cuda.default_stream, torch.cuda.Stream])
+def test_a_call_is_queued_behind_its_input_and_returns(
+    make_stream: Callable[[], torch.cuda.Stream], cuda_graphs: bool, report: ReportChecks
+) -> None:
     """The input is written by the stream only after the call came back: no call may read early, or wait."""
-    model, stream = cnn(), torch.cuda.Stream()
+    model, stream = cnn(), make_stream()
     compiled = compile_trt(model, options={"cuda_graphs": cuda_graphs})
     x, later = torch.zeros(4, 3, 16, 16), image(1)
     warm_up(compiled, stream)

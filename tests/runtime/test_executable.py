@@ -23,7 +23,7 @@ from trt_backend.errors import (
     UnsupportedError,
 )
 from trt_backend.report import GraphRecord, RegionRecord, Report
-from trt_backend.runtime import executable as executable_module
+from trt_backend.runtime import pause
 from trt_backend.runtime.executable import Executable
 from trt_backend.runtime.profiled import ProfiledEngine
 
@@ -159,7 +159,7 @@ def test_an_engine_survives_arguments_that_native_refuses_too() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return a list whose one entry is the time."""
     now = [1000.0]
-    monkeypatch.setattr(executable_module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pause, "monotonic", lambda: now[0])
     return now
 
 

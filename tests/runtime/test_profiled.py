@@ -13,9 +13,10 @@ import pytest
 
 from trt_backend.engine.base import CallShapes, Engine, Host
 from trt_backend.engine.profile import Profile, profile_for
-from trt_backend.errors import BuildError, NotReadyError, ReasonKind
+from trt_backend.errors import BuildError, NotReadyError, OutOfMemoryError, ReasonKind
 from trt_backend.ir.dims import Symbol
 from trt_backend.report import RegionRecord
+from trt_backend.runtime import pause
 from trt_backend.runtime.executable import Executable
 from trt_backend.runtime.profiled import BUILDER_THREAD, ProfiledEngine
 
@@ -40,7 +41,7 @@ class Region:
 
     Args:
         background: as of `ProfiledEngine`.
-        errors: what the first builds raise.
+        errors: what the next builds raise.
         strict: as of `Executable`.
     """
 
@@ -49,7 +50,7 @@ class Region:
         self.built: list[Built] = []
         self.record = RegionRecord("region", "test", "none")
         self.carry: Callable[[], Callable[[], None]] = lambda: lambda: self.events.append("begin")
-        self._errors = list(errors)
+        self.errors = list(errors)
         self.engine = ProfiledEngine(
             self._build,
             lambda shapes, former: profile_for([ROWS], shapes.symbols, former),
@@ -60,8 +61,8 @@ class Region:
 
     def _build(self, profile: Profile, beside: bool) -> Engine:
         self.events.append("build beside" if beside else "build")
-        if self._errors:
-            raise self._errors.pop(0)
+        if self.errors:
+            raise self.errors.pop(0)
         self.built.append(Built(profile, self.events))
         return self.built[-1]
 
@@ -157,6 +158,22 @@ def test_what_was_asked_for_before_another_build_ended_is_not_built() -> None:
         wait_for_builders()
     assert len(region.built) == 2
     region.call(64)
+    assert region.events[-1] == "engine"
+
+
+def test_a_wider_build_that_lacked_memory_is_tried_again_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(pause, "monotonic", lambda: now[0])
+    region = Region(background=False)
+    region.call(4)
+    region.errors.append(OutOfMemoryError("full"))
+    for seconds, builds in ((0.0, 2), (59.0, 2), (1.0, 3), (0.0, 3)):
+        now[0] += seconds
+        region.call(64)
+        wait_for_builders()
+        assert sum(event.startswith("build") for event in region.events) == builds, seconds
     assert region.events[-1] == "engine"
 
 

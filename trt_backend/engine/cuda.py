@@ -15,10 +15,12 @@ __all__ = [
     "device_count",
     "device_name",
     "has_device",
+    "in_turn",
     "launch",
     "make_current",
     "on_device",
     "read",
+    "relax_captures",
     "relaxed_capture",
     "synchronize",
     "synchronize_all",
@@ -32,6 +34,7 @@ import gc
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
+from threading import Lock
 from typing import Any
 
 import cuda.bindings.driver  # pyright: ignore
@@ -43,6 +46,9 @@ from trt_backend.errors import OutOfMemoryError, RunError
 _driver: Any = cuda.bindings.driver  # pyright: ignore
 
 _DEFAULT_STREAM = 0
+
+_quiet = Lock()
+"""Held by a capture, and by who waits for the device: that is an error while any stream of it is captured."""
 
 _LARGEST_FILL = 1 << 16
 """Bytes that one block of a kernel sets as fast as a memset."""
@@ -184,9 +190,20 @@ def wait_for(stream: int, other: int) -> None:
         _driver.cuEventDestroy(event)  # once it came, if it has not yet
 
 
+@contextmanager
+def in_turn(stream: int, other: int) -> Generator[None]:
+    """Have what a block queues on a stream run, on the device, between what was and what will be queued on another."""
+    wait_for(stream, other)
+    try:
+        yield
+    finally:
+        wait_for(other, stream)
+
+
 def synchronize_all() -> None:
     """Wait for all that was queued on any stream of the calling thread's context."""
-    _call(_driver.cuCtxSynchronize())
+    with _quiet:
+        _call(_driver.cuCtxSynchronize())
 
 
 def copy_async(target: int, source: int, byte_count: int, stream: int) -> None:
@@ -282,22 +299,28 @@ def capture(work: Callable[[], None], stream: Stream) -> Graph:
     Other threads may allocate memory meanwhile: only this thread is watched. The garbage collector waits: what it
     frees, CUDA may not free in a capture.
     """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with _quiet, _no_collector():
         mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _call(_driver.cuStreamBeginCapture(stream.handle, mode))
         try:
             work()
         finally:
             captured = _driver.cuStreamEndCapture(stream.handle)
-    finally:
-        if collects:
-            gc.enable()
     graph = _call(captured)
     with suppress(RunError, RuntimeError):  # the driver refuses, or is older than a call: memsets stay
         _fill_by_kernels(graph)
     return Graph(graph)
+
+
+@contextmanager
+def _no_collector() -> Generator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _fill_by_kernels(graph: Any) -> None:
@@ -363,12 +386,17 @@ def _version_2(name: str) -> Any:
 @contextmanager
 def relaxed_capture() -> Generator[None]:
     """Allow the calling thread, while somebody captures, what no graph can hold: to allocate, or to make a library's handle."""
-    mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-    former = _call(_driver.cuThreadExchangeStreamCaptureMode(mode))
+    former = relax_captures()
     try:
         yield
     finally:
         _driver.cuThreadExchangeStreamCaptureMode(former)
+
+
+def relax_captures() -> Any:
+    """Allow the same for good, and return the mode before; else what a thread loads would end the captures of others."""
+    mode = _driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    return _call(_driver.cuThreadExchangeStreamCaptureMode(mode))
 
 
 def launch(graph: Graph, stream: int) -> None:

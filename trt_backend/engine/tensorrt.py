@@ -6,6 +6,11 @@ Rules:
   SCRATCH   Contexts own no memory: what a run needs beside its tensors is the framework's, shared by all engines of a
             stream, whose runs follow each other.
   CHANGES   A context is told only those shapes and addresses that differ from its last call's.
+  BESIDE    On the default stream TensorRT has the CPU wait for the GPU ("Using default stream in enqueueV3() may lead to
+            performance issues", as it logs). What is meant for that runs on a stream of the engine's own, which waits for
+            it on the device, and it for that.
+  EMPTY     An engine has no run where it has nothing to write. Else tensors of no elements are somewhere: TensorRT takes
+            no null pointer for an output.
 """
 
 from __future__ import annotations
@@ -14,7 +19,9 @@ __all__ = ["TensorRTEngine", "TensorRTProvider", "provider"]
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from trt_backend.debug import Dump
@@ -71,7 +78,7 @@ class TensorRTProvider:
 
     def carry(self) -> Callable[[], None]:
         """Return what makes the caller's device another thread's or process's."""
-        return partial(cuda.use_device, cuda.current_device()) if cuda.has_device() else _no_device
+        return partial(_begin_thread, cuda.current_device()) if cuda.has_device() else _no_device
 
     def profile(self, graph: Graph, shapes: CallShapes, wider_than: Profile | None) -> Profile:
         """Return the profile of an engine that serves these shapes, and those of a former profile."""
@@ -113,6 +120,11 @@ def provider(package: str) -> TensorRTProvider:
     return TensorRTProvider(trt, stack)
 
 
+def _begin_thread(device: int) -> None:
+    cuda.use_device(device)
+    cuda.relax_captures()
+
+
 def _no_device() -> None:
     """Make no device the calling thread's: engines are built ahead of time."""
 
@@ -133,32 +145,39 @@ class TensorRTEngine:
             name: symbol for name, symbol in symbols.items() if name in known
         }  # passes got rid of others
         self._contexts: dict[int, _Context] = {}
+        self._making = Lock()  # TensorRT does not say that threads may make contexts at the same time
+        self._beside = cuda.Stream()
         # The name says since 10.3 that this is a 64-bit number; 8.6 and 10.0 have the older one only.
         newer = hasattr(engine, "device_memory_size_v2")
         self._scratch_bytes: int = engine.device_memory_size_v2 if newer else engine.device_memory_size
 
     def run(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host) -> None:
         """Queue one run on the host's stream."""
+        if not any(outputs):
+            return
+        stream = host.stream or self._beside.handle
         with host.turn:
-            context = self._contexts.pop(host.stream, None) or self._new_context()
+            context = self._contexts.pop(stream, None) or self._new_context()
             # Held until the run is queued: the framework would reuse a block let go.
             scratch = host.scratch(self._scratch_bytes) if self._scratch_bytes else None
             if scratch is not None:
                 context.set_scratch(scratch.address, self._scratch_bytes)
             context.bind(shapes, inputs, outputs)
-            context.queue(host.stream)
-            self._contexts[host.stream] = context  # one that failed is not used again
+            with nullcontext() if host.stream else cuda.in_turn(stream, host.stream):
+                context.queue(stream)
+            self._contexts[stream] = context  # one that failed is not used again
 
     def forget(self, stream: int) -> None:
         """Let the context of a stream go, which nobody uses any more."""
         self._contexts.pop(stream, None)
 
     def _new_context(self) -> _Context:
-        if hasattr(self._engine, "create_execution_context_without_device_memory"):
-            context = self._engine.create_execution_context_without_device_memory()
-        else:
-            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self._engine.create_execution_context(strategy)
+        with self._making:
+            if hasattr(self._engine, "create_execution_context_without_device_memory"):
+                context = self._engine.create_execution_context_without_device_memory()
+            else:
+                strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+                context = self._engine.create_execution_context(strategy)
         if context is None:
             raise OutOfMemoryError("TensorRT made no execution context; is the device's memory used up?")
         return _Context(context, self._inputs, self._outputs, self._symbols, self._logger)
@@ -193,18 +212,19 @@ class _Context:
             self._scratch = address
 
     def bind(self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        somewhere = max(outputs)
         if shapes is not self._shapes:
             for name, shape in zip(self._inputs, shapes.inputs, strict=True):
                 if not self._context.set_input_shape(name, shape):
                     raise self._error(f"refuses the shape {list(shape)} of {name}")
             for name, symbol in self._symbols.items():
                 self._context.set_input_shape(name, (shapes.symbols[symbol],))
-                self._set_address(name, outputs[0])  # any memory: it is not read
+                self._set_address(name, somewhere)  # it is not read
             self._shapes = shapes
         addresses = [*inputs, *outputs]
         if addresses != self._addresses:
             for name, address in zip((*self._inputs, *self._outputs), addresses, strict=True):
-                self._set_address(name, address or outputs[0])  # of no elements: any memory
+                self._set_address(name, address or somewhere)
             self._addresses = addresses
 
     def queue(self, stream: int) -> None:

@@ -116,6 +116,7 @@ class Builder:
             try:
                 if context is not None:
                     cuda.make_current(context)
+                    cuda.relax_captures()
                 result.append(self._build(graph, profile))
             except BaseException as error:  # noqa: BLE001  handed to the caller's thread, and raised there
                 result.append(error)

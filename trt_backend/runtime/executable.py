@@ -6,7 +6,6 @@ __all__ = ["Executable"]
 
 from collections.abc import Callable, Sequence
 from threading import RLock
-from time import monotonic
 from typing import Any, TypeVar
 
 from trt_backend.debug import log
@@ -14,10 +13,9 @@ from trt_backend.engine.base import CallShapes, Engine, Host, LazyEngine
 from trt_backend.errors import NotReadyError, Reason, ReasonKind
 from trt_backend.report import RegionRecord
 from trt_backend.runtime.fallback import contain, reason_of
+from trt_backend.runtime.pause import Pause
 
 R = TypeVar("R")
-
-_PAUSE_SECONDS = 60.0
 
 
 class Executable:
@@ -25,8 +23,7 @@ class Executable:
 
     Signatures share an engine where the provider's engines take every shape. The engine is built by the first call,
     under a lock, so that threads build once; a failure is remembered with its reason and never tried again. Only a lack
-    of memory may pass: the first call after a minute tries again, and each further lack doubles the pause, so that all
-    such tries together cost little.
+    of memory may pass: the first call after a pause tries again.
     """
 
     def __init__(self, build: Callable[[], LazyEngine], record: RegionRecord, *, strict: bool) -> None:
@@ -34,8 +31,7 @@ class Executable:
         self._record = record
         self._strict = strict
         self._lock = RLock()
-        self._pause = _PAUSE_SECONDS
-        self._retry_at = 0.0
+        self._pause = Pause()
         self._engine: LazyEngine | None = None
 
     @property
@@ -115,7 +111,7 @@ class Executable:
 
     def _may_build(self) -> bool:
         reason = self._record.reason
-        return reason is None or (reason.kind is ReasonKind.OUT_OF_MEMORY and monotonic() >= self._retry_at)
+        return reason is None or (reason.kind is ReasonKind.OUT_OF_MEMORY and self._pause.over)
 
     def _give_up(self, reason: Reason, engine: LazyEngine | None = None) -> None:
         with self._lock:
@@ -123,6 +119,5 @@ class Executable:
                 return
             self._engine = None
             if reason.kind is ReasonKind.OUT_OF_MEMORY:
-                self._retry_at = monotonic() + self._pause
-                self._pause *= 2
+                self._pause.begin()
             self._record.reason = reason

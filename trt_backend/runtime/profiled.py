@@ -8,7 +8,7 @@ Rules:
   EXIT        A process that ends waits for its builder threads, which end at once where they wait for another process:
               a thread that is inside an engine's library while that is taken down would crash.
   REMEMBERED  A failed first build raises its error. After a failed wider one the engine serves what it can, and no
-              other is built.
+              other is built; unless memory was lacking, which may pass: then after a pause.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from trt_backend.debug import log
 from trt_backend.engine.base import CPU_HOST, CallShapes, Engine, Host
 from trt_backend.engine.profile import Profile
 from trt_backend.errors import NotReadyError, OutOfMemoryError
+from trt_backend.runtime.pause import Pause
 
 Build = Callable[[Profile, bool], Engine]
 """From a profile, and whether calls run natively meanwhile, to an engine."""
@@ -61,6 +62,7 @@ class ProfiledEngine:
         self._engine: Engine | None = None
         self._builder: Thread | None = None
         self._error: Exception | None = None
+        self._pause = Pause()
 
     def run(
         self, shapes: CallShapes, inputs: Sequence[int], outputs: Sequence[int], host: Host = CPU_HOST
@@ -92,7 +94,7 @@ class ProfiledEngine:
                 return self._engine
             if self._error is not None and self._engine is None:
                 raise self._error.with_traceback(None)
-            if self._error is not None:
+            if self._failed():
                 raise NotReadyError(f"no wider engine could be built: {self._error}")
             if self._engine is None and not self._background:
                 return self._build_first(shapes)
@@ -103,13 +105,18 @@ class ProfiledEngine:
                 "its engine is built after this call", partial(self._begin, wanted, self._profile)
             )
 
+    def _failed(self) -> bool:
+        """Whether nothing more is to be built, or not yet."""
+        lacked_memory = self._engine is not None and isinstance(self._error, OutOfMemoryError)
+        return self._error is not None and not (lacked_memory and self._pause.over)
+
     def _is_building(self) -> bool:
         return self._builder is not None and self._builder.is_alive()
 
     def _begin(self, wanted: Profile, former: Profile | None) -> None:
         """Build beside native calls; not where another call's build has begun, failed or ended since this one's miss."""
         with self._lock:
-            if self._is_building() or self._error is not None or self._profile is not former:
+            if self._is_building() or self._failed() or self._profile is not former:
                 return
             arguments = wanted, self._carry()
             self._builder = Thread(
@@ -128,10 +135,11 @@ class ProfiledEngine:
             engine = self._build(profile, True)
         except Exception as error:  # noqa: BLE001  raised where a call needs the engine, and contained there
             self._error = error.with_traceback(None)  # whose frames hold what was being built
+            self._pause.begin()
             if self._engine is not None:
                 log.warning("sizes outside of %s run natively, no wider engine: %s", self._profile, error)
         else:
             with self._lock:
-                self._engine, self._profile = engine, profile
+                self._engine, self._profile, self._error = engine, profile, None
         finally:
             atexit.unregister(current_thread().join)

@@ -147,7 +147,9 @@ class Addresses(Sequence[int]):
     def _copy(self, tensor: torch.Tensor, strides: Sizes, dtype: torch.dtype) -> torch.Tensor:
         """Return a dense copy on the engine's device."""
         device = self._binding.device or tensor.device
-        return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device).copy_(tensor)
+        memory = torch.empty_strided(tensor.shape, strides, dtype=dtype, device=device)
+        # A copy from memory that is not pinned has read it when the call returns; it need not wait for the device.
+        return memory.copy_(tensor, non_blocking=not tensor.is_pinned())
 
 
 def address_of(tensor: torch.Tensor) -> int:

@@ -15,7 +15,7 @@ from torch import fx
 from torch.autograd import forward_ad
 
 from trt_backend.engine.base import CPU_HOST, CallShapes, CpuHost, Engine, Host, call_shapes
-from trt_backend.errors import ReasonKind, UnsupportedError
+from trt_backend.errors import OutOfMemoryError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
@@ -161,12 +161,12 @@ class RegionCall:
             with self._pool.relaxed_capture():
                 return self._executable.call_natively(self._native, arguments)
         if self._choice is None:
-            return self._executable.call(self._run, self._native, arguments)
+            return self._executable.call(self._run_in_room, self._native, arguments)
         sizes = self._sizes(arguments)
         verdict = self._choice.native_is_faster(sizes)
         if verdict:
             return self._executable.call_natively(self._native, arguments)
-        result = self._executable.call(self._run, self._native, arguments)
+        result = self._executable.call(self._run_in_room, self._native, arguments)
         engine = self._executable.ready
         if verdict is None and engine is not None:
             self._choice.measure(
@@ -193,6 +193,16 @@ class RegionCall:
         if self._pool is not None:
             return CudaHost(self._pool, lambda: self._weights_version(arguments))
         return CPU_HOST if self._watch is None else CpuHost(lambda: self._weights_version(arguments))
+
+    def _run_in_room(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Run; where the GPU's memory is used up, once more without what torch keeps of it for later."""
+        try:
+            return self._run(engine, arguments)
+        except OutOfMemoryError:
+            if self._device is None:
+                raise
+        torch.cuda.empty_cache()
+        return self._run(engine, arguments)
 
     def _run(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         signature = self._signature(arguments)
