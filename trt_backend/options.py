@@ -31,7 +31,8 @@ class CompileOptions:
         provider: which engines run regions: "tensorrt" and "tensorrt_rtx" (GPU), "onnxruntime" (CPU), or "auto" for what
             is installed and fits where the tensors are.
         precision: "auto" computes in the element types of the model; "tf32" lets float32 products and convolutions round
-            their factors to TF32, on GPUs that have it; "fp16" and "bf16" compute float32 models in half the bits on GPUs,
+            their factors to TF32, on GPUs that have it, as "auto" does where the framework would (PyTorch: in
+            convolutions, by default); "fp16" and "bf16" compute float32 models in half the bits on GPUs,
             with the same inputs and outputs, but for islands that need float32 (sums, exponents, normalizations);
             "int8" computes convolutions and products with weights in int8, and on GPUs the rest as "fp16" does.
         calibration: the ranges of activations, for "int8"; see `Calibration`.

@@ -29,6 +29,7 @@ from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.promises import mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
 from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
+from trt_backend_torch.tf32 import follow_torch
 from trt_backend_torch.weights import WeightWatch
 
 
@@ -118,7 +119,9 @@ class InferenceGraph:
         region = contain(lowered, record.name, strict=self._options.strict, failed=failed)
         if region is None:
             return _counted(native, record)
-        executable = compile_graph(region.graph, self._provider, self._options, record)
+        on_gpu = self._provider.runs_on == "cuda"
+        options = follow_torch(region.graph, self._options) if on_gpu else self._options
+        executable = compile_graph(region.graph, self._provider, options, record)
         run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
         call = RegionCall(region, executable, run_natively, self._weight_watch(), choice)
