@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
+from trt_backend.emit.tensorrt import emit_network
 from trt_backend.emit.tensorrt.network import NetworkWriter
 from trt_backend.emit.tensorrt.stacks import stack_of
-from trt_backend.ir.types import DType
+from trt_backend.ir.builder import Builder
+from trt_backend.ir.ops.base import Op
+from trt_backend.ir.ops.elementwise import Cast, Elementwise, ElementwiseKind, Unary, UnaryKind
+from trt_backend.ir.types import DType, TensorType
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.INT32, DType.INT64, DType.BOOL])
@@ -41,8 +47,18 @@ class Layer:
     def set_output_type(self, index: int, dtype: str) -> None:
         self.held[f"output {index}"] = dtype
 
-    def get_output(self, index: int) -> None:
-        return None
+    def get_output(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace()
+
+
+class Network:
+    """A network that notes its layers by the methods that added them."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, Layer] = {}
+
+    def __getattr__(self, method: str) -> Callable[..., Layer]:
+        return lambda *arguments: self.layers.setdefault(method, Layer())
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.0.1"])
@@ -58,3 +74,28 @@ def test_layers_of_float32_beside_float16_are_held_to_it(version: str) -> None:
         writer.add(half, DType.FLOAT16)
         assert wide.held == (weakly if len(floats) == 2 else {})
         assert half.held == {}
+
+
+@pytest.mark.parametrize(
+    ("op", "method"),
+    [
+        *((Elementwise(ElementwiseKind[kind]), "add_elementwise") for kind in ("EQUAL", "GREATER", "LESS")),
+        (Unary(UnaryKind.ISINF), "add_unary"),
+        *((Cast(dtype), "add_cast") for dtype in (DType.INT32, DType.INT64, DType.BOOL, DType.FLOAT16)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32])
+def test_what_is_compared_or_truncated_in_float32_beside_float16_is_held_to_it(
+    op: Op, method: str, dtype: DType
+) -> None:
+    b, other = Builder(), DType.FLOAT16 if dtype is DType.FLOAT32 else DType.FLOAT32
+    x, beside = b.input("x", TensorType(dtype, (3,))), b.input("beside", TensorType(other, (3,)))
+    operands = (x, x) if isinstance(op, Elementwise) else (x,)
+    graph = b.build([b.add(op, *operands), beside])
+    stack, trt, network = stack_of("tensorrt", "8.6.0"), MagicMock(), Network()
+    assert stack is not None
+    emit_network(graph, trt, network, stack)
+    free = DType.FLOAT16 in (dtype, graph.outputs[0].dtype)
+    held = network.layers.get(method, Layer()).held  # a cast to its own type has no layer
+    assert held == ({} if free else {"precision": trt.DataType.FLOAT})

@@ -20,6 +20,7 @@ from trt_backend.engine.profile import EVERYTHING
 from trt_backend.engine.tensorrt_build import Builder, failure, make_logger, required
 from trt_backend.errors import BuildError, OutOfMemoryError, UnsupportedError
 from trt_backend.ir.builder import Builder as GraphBuilder
+from trt_backend.ir.dims import Dim, Symbol
 from trt_backend.ir.graph import Graph
 from trt_backend.ir.ops.contraction import Convolution
 from trt_backend.ir.ops.elementwise import Activation, ActivationKind
@@ -152,6 +153,22 @@ def test_8_6_takes_kernels_of_libraries_only_if_asked(names: tuple[str, ...] | N
     config.set_tactic_sources.assert_called_once_with(sum(1 << TacticSource[name] for name in wanted))
     feature = trt.PreviewFeature.DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805
     assert config.set_preview_feature.mock_calls == ([call(feature, False)] if "CUBLAS_LT" in wanted else [])
+
+
+@pytest.mark.parametrize(("factor", "n"), [(1, 2**30 + 1), (1, 2**31 - 1), (2, 2**29 + 1)])
+def test_profiles_end_at_the_highest_size(factor: int, n: int) -> None:
+    assert len(build(STACK, _vector(factor), {"n": n})[0]) > 1000
+
+
+def test_a_size_above_the_highest_is_a_build_error() -> None:
+    with pytest.raises(BuildError, match=r"x has the shape \[2147483648\]: TensorRT takes sizes up to"):
+        build(STACK, _vector(2), {"n": 2**30})
+
+
+def _vector(factor: int) -> Graph:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(DType.FLOAT32, (factor * Dim.of(Symbol("n")),)))
+    return b.build([b.add(Activation(ActivationKind.RELU), x)])
 
 
 def test_what_support_refuses_is_refused_by_name() -> None:

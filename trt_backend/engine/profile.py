@@ -2,18 +2,22 @@
 
 Rules:
   MARKED  A symbol that the user gave a highest value has the range that the user gave.
-  USED    Any other reaches from its least value to the next power of two of what it was first called with.
+  USED    Any other reaches from its least value to the next power of two of what it was first called
+          with, or to the highest size.
   GROWN   A value outside makes a profile that covers the old range, too, so that few engines are built.
 """
 
 from __future__ import annotations
 
-__all__ = ["EVERYTHING", "Profile", "Range", "profile_for"]
+__all__ = ["EVERYTHING", "HIGHEST_SIZE", "Profile", "Range", "profile_for"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trt_backend.ir.dims import Symbol
+
+HIGHEST_SIZE = 2**31 - 1
+"""The highest size that TensorRT takes in a profile."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def profile_for(
 def _range_for(symbol: Symbol, value: int, old: Range | None) -> Range:
     low, high = min(max(symbol.min, 1), value), symbol.max
     if high is None or high < value:
-        high = 1 << max(value - 1, 0).bit_length()
+        high = max(value, min(1 << max(value - 1, 0).bit_length(), HIGHEST_SIZE))
     if old is None:
         return Range(low, value, high)
     return Range(min(low, old.min), value, max(high, old.max))

@@ -13,7 +13,7 @@ __all__ = ["Builder", "Logger", "failure", "lacks_memory", "make_logger", "requi
 import re
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -27,7 +27,7 @@ from trt_backend.emit.tensorrt.network import NetworkWriter, dim_input, needs_di
 from trt_backend.emit.tensorrt.stacks import Stack
 from trt_backend.engine import cuda
 from trt_backend.engine.cache import EngineCache
-from trt_backend.engine.profile import Profile
+from trt_backend.engine.profile import HIGHEST_SIZE, Profile
 from trt_backend.errors import BuildError, OutOfMemoryError
 from trt_backend.ir.dims import evaluate
 from trt_backend.ir.graph import Graph
@@ -223,6 +223,12 @@ class Builder:
 
 def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
     made = builder.create_optimization_profile()
+
+    def set_shape(name: str, least: Sequence[int], opt: Sequence[int], most: Sequence[int]) -> None:
+        if max(opt) > HIGHEST_SIZE:
+            raise BuildError(f"{name} has the shape {list(opt)}: TensorRT takes sizes up to {HIGHEST_SIZE}")
+        made.set_shape(name, tuple(least), tuple(opt), tuple(min(size, HIGHEST_SIZE) for size in most))
+
     ranges = dict(profile.ranges)
     bounds = {name: (r.min, r.max) for name, r in ranges.items()}
     usual = {name: r.opt for name, r in ranges.items()}
@@ -230,11 +236,10 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
         if not is_static(value.shape):
             least, most = zip(*(interval(dim, bounds) for dim in value.shape), strict=True)
             opt = [evaluate(dim, usual) for dim in value.shape]
-            corners = ([max(int(size), 0) for size in least], opt, [int(size) for size in most])
-            made.set_shape(value.name, *map(tuple, corners))
+            set_shape(value.name, [max(int(size), 0) for size in least], opt, [int(size) for size in most])
     for symbol in needs_dim_input(graph):
         of = ranges[symbol.name]
-        made.set_shape(dim_input(symbol), (of.min,), (of.opt,), (of.max,))
+        set_shape(dim_input(symbol), [of.min], [of.opt], [of.max])
     return made
 
 

@@ -43,7 +43,8 @@ _TO_BOOL = frozenset({ElementwiseKind.EQUAL, ElementwiseKind.GREATER, Elementwis
 def _unary(m: NetworkWriter, op: Unary, x: Tensor) -> Handle:
     """Emit by the kind's name, which is TensorRT's."""
     (result,) = op.infer(x.type)
-    return m.add(m.network.add_unary(x.handle, getattr(m.trt.UnaryOperation, op.kind.name)), result.dtype)
+    layer = m.network.add_unary(x.handle, getattr(m.trt.UnaryOperation, op.kind.name))
+    return m.add(layer, result.dtype, reads=x.dtype)
 
 
 @RULES.rule(Elementwise, _ELEMENTWISE)
@@ -52,7 +53,7 @@ def _elementwise(m: NetworkWriter, op: Elementwise, left: Tensor, right: Tensor)
         differ = m.binary("XOR", left.handle, right.handle, DType.BOOL)
         return m.add(m.network.add_unary(differ, m.trt.UnaryOperation.NOT), DType.BOOL)
     result = DType.BOOL if op.kind in _TO_BOOL else left.dtype
-    return m.binary(op.kind.name, left.handle, right.handle, result)
+    return m.binary(op.kind.name, left.handle, right.handle, result, reads=left.dtype)
 
 
 @RULES.rule(Activation, dict.fromkeys(ActivationKind, FLOATS))
@@ -76,7 +77,8 @@ def _select(m: NetworkWriter, op: Select, condition: Tensor, x: Tensor, y: Tenso
 def _cast(m: NetworkWriter, op: Cast, x: Tensor) -> Handle:
     if m.dtype(op.dtype) == m.dtype(x.dtype):
         return x.handle
-    return m.cast(x.handle, op.dtype)
+    # A cast to float16 rounds once, whatever it computes in.
+    return m.cast(x.handle, op.dtype, reads=None if op.dtype is DType.FLOAT16 else x.dtype)
 
 
 @RULES.rule(BatchNorm, FLOATS)

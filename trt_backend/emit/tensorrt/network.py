@@ -69,9 +69,9 @@ class NetworkWriter:
         scope: what the names of the next layers start with.
         has_half: whether the graph computes in float16.
         has_int8: whether it quantizes.
-        hold_float32: whether layers of float32 are held to it, as a weakly typed builder needs it beside float16. Those of
-            float16 are not: computed in float32 they lose nothing, and TensorRT 8.6 builds no engine of transformers
-            that are held to both.
+        hold_float32: whether layers that read or make float32 are held to it, as a weakly typed builder needs it beside
+            float16. Those of float16 are not: computed in float32 they lose nothing, and TensorRT 8.6 builds no engine of
+            transformers that are held to both.
     """
 
     def __init__(self, trt: Any, network: Any, stack: Stack, floats: Collection[DType]) -> None:
@@ -100,8 +100,13 @@ class NetworkWriter:
         """The element type of shape tensors."""
         return DType.INT64 if self.stack.int64 else DType.INT32
 
-    def add(self, layer: Any, *dtypes: DType) -> Handle:
-        """Name a new layer whose outputs have these element types (see `hold_float32`), and return its first output.
+    def add(self, layer: Any, *dtypes: DType, reads: DType | None = None) -> Handle:
+        """Name a new layer, and return its first output.
+
+        Args:
+            layer: what the network made.
+            dtypes: the element types of its outputs (see `hold_float32`).
+            reads: the element type that it computes in, where its outputs may have another.
 
         Raises:
             BuildError: TensorRT made no layer.
@@ -110,10 +115,10 @@ class NetworkWriter:
             raise BuildError(f"TensorRT {self.trt.__version__} refuses the layer of {self.scope}")
         layer.name = f"{self.scope}.{self._serial}"
         self._serial += 1
-        if self.hold_float32:
+        if self.hold_float32 and DType.FLOAT32 in (reads, *dtypes):
+            layer.precision = self.dtype(DType.FLOAT32)
             for i, dtype in enumerate(dtypes):
                 if dtype is DType.FLOAT32:
-                    layer.precision = self.dtype(dtype)
                     layer.set_output_type(i, self.dtype(dtype))
         return layer.get_output(0)
 
@@ -154,10 +159,12 @@ class NetworkWriter:
         """Return a constant of one element that broadcasts to a tensor, of its element type."""
         return self.constant(np.full((1,) * like.type.rank, value), like.dtype)
 
-    def binary(self, operation: str, left: Handle, right: Handle, *dtypes: DType) -> Handle:
+    def binary(
+        self, operation: str, left: Handle, right: Handle, *dtypes: DType, reads: DType | None = None
+    ) -> Handle:
         """Add an elementwise layer, by the name of its operation."""
         kind = getattr(self.trt.ElementWiseOperation, operation)
-        return self.add(self.network.add_elementwise(left, right, kind), *dtypes)
+        return self.add(self.network.add_elementwise(left, right, kind), *dtypes, reads=reads)
 
     def reshape(self, x: Handle, shape: Sequence[int], *dtypes: DType) -> Handle:
         """Add a reshape to a static shape."""
@@ -165,9 +172,9 @@ class NetworkWriter:
         layer.reshape_dims = tuple(shape)
         return self.add(layer, *dtypes)
 
-    def cast(self, x: Handle, dtype: DType) -> Handle:
+    def cast(self, x: Handle, dtype: DType, reads: DType | None = None) -> Handle:
         """Add a cast."""
-        return self.add(self.network.add_cast(x, self.dtype(dtype)), dtype)
+        return self.add(self.network.add_cast(x, self.dtype(dtype)), dtype, reads=reads)
 
     def quantize_dequantize(self, x: Handle, scales: Handle, axis: int, dtype: DType) -> Handle:
         """Add a quantization to int8 and back; `scales` is a scalar, or a vector along `axis`."""
