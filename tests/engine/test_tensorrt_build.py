@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from enum import IntEnum
+from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock, call
 
 import numpy as np
@@ -16,8 +18,9 @@ from trt_backend.debug import Dump
 from trt_backend.emit.tensorrt.stacks import stack_of
 from trt_backend.engine import tensorrt_build
 from trt_backend.engine.builder_process import build_apart
+from trt_backend.engine.cache import EngineCache
 from trt_backend.engine.profile import EVERYTHING
-from trt_backend.engine.tensorrt_build import Builder, failure, make_logger, required
+from trt_backend.engine.tensorrt_build import Builder, failure, make_logger, required, shared_timings
 from trt_backend.errors import BuildError, OutOfMemoryError, UnsupportedError
 from trt_backend.ir.builder import Builder as GraphBuilder
 from trt_backend.ir.dims import Dim, Symbol
@@ -169,6 +172,53 @@ def _vector(factor: int) -> Graph:
     b = GraphBuilder()
     x = b.input("x", TensorType(DType.FLOAT32, (factor * Dim.of(Symbol("n")),)))
     return b.build([b.add(Activation(ActivationKind.RELU), x)])
+
+
+class Timings:
+    """What an `IBuilderConfig` does with timing caches, which are bytes here."""
+
+    def __init__(self, refused: list[bytes], measured: bytes | None) -> None:
+        self.refused, self.measured, self.taken = refused, measured, False
+
+    def create_timing_cache(self, blob: bytes) -> bytes | None:
+        return None if blob == b"broken" else blob
+
+    def set_timing_cache(self, timings: bytes | None, ignore_mismatch: bool) -> bool:
+        assert timings is not None, "the bindings raise"
+        self.taken = timings not in self.refused
+        return self.taken
+
+    def get_timing_cache(self) -> Timings | None:
+        return self if self.taken else None
+
+    def serialize(self) -> bytes | None:
+        return self.measured
+
+
+@pytest.mark.parametrize(
+    ("stored", "refused", "measured", "kept"),
+    [
+        (b"old", [], b"new", b"new"),
+        (b"broken", [], b"new", b"new"),
+        (b"old", [b"old"], b"new", b"new"),
+        (b"old", [b"old", b""], b"new", b"old"),
+        (b"old", [], None, b"old"),
+    ],
+)
+def test_timings_cost_no_engine(
+    stored: bytes,
+    refused: list[bytes],
+    measured: bytes | None,
+    kept: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tensorrt_build.cuda, "device_name", lambda: "gpu")
+    cache, trt = EngineCache(tmp_path), SimpleNamespace(__name__="tensorrt", __version__="8.6.0")
+    cache.merge_timings("tensorrt_8_6_0_gpu", lambda _: stored)
+    with shared_timings(trt, Timings(refused, measured), cache):
+        pass
+    assert cache.timings("tensorrt_8_6_0_gpu") == kept
 
 
 def test_what_support_refuses_is_refused_by_name() -> None:

@@ -244,20 +244,34 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
 
 @contextmanager
 def shared_timings(trt: Any, config: Any, cache: EngineCache) -> Generator[None]:
-    """Have the build of a block use what earlier ones measured on this device, and keep what it measures."""
+    """Have the build of a block use what earlier ones measured on this device, and keep what it measures.
+
+    Timings that TensorRT refuses are replaced; where it shares none, the build goes on without.
+    """
     name = re.sub(r"\W", "_", f"{trt.__name__} {trt.__version__} {cuda.device_name()}")
     known = cache.timings(name)
-    config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    shared = any(_begins_with(config, timings) for timings in (known, b""))
     yield
-    cache.merge_timings(name, lambda stored: _merged(config, known, stored))
+    if not shared:
+        log.debug("TensorRT takes no timing cache, the timings of this build are lost")
+        return
+    try:
+        cache.merge_timings(name, lambda stored: _merged(config, known, stored))
+    except (OutOfMemoryError, RuntimeError) as error:
+        log.debug("the timings of this build are lost: %s", error)
+
+
+def _begins_with(config: Any, timings: bytes) -> bool:
+    made = config.create_timing_cache(timings)
+    return made is not None and config.set_timing_cache(made, ignore_mismatch=False)
 
 
 def _merged(config: Any, known: bytes, stored: bytes) -> bytes:
     """Return the timings of this build, which began with `known`, and those that others have stored since."""
-    timings = config.get_timing_cache()
+    timings = required(config.get_timing_cache)
     if stored != known:
-        timings.combine(config.create_timing_cache(stored), ignore_mismatch=True)
-    return bytes(timings.serialize())
+        timings.combine(required(config.create_timing_cache, stored), ignore_mismatch=True)
+    return bytes(required(timings.serialize))
 
 
 @dataclass
