@@ -6,6 +6,7 @@ import threading
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock, call
 
 import numpy as np
@@ -20,6 +21,7 @@ from trt_backend.engine import tensorrt_build
 from trt_backend.engine.builder_process import build_apart
 from trt_backend.engine.cache import EngineCache
 from trt_backend.engine.profile import EVERYTHING
+from trt_backend.engine.tensorrt import TensorRTProvider
 from trt_backend.engine.tensorrt_build import Builder, failure, make_logger, required, shared_timings
 from trt_backend.errors import BuildError, OutOfMemoryError, UnsupportedError
 from trt_backend.ir.builder import Builder as GraphBuilder
@@ -113,9 +115,26 @@ def test_a_cancelled_build_is_a_build_error() -> None:
     ],
 )
 def test_a_lack_of_memory_is_told_from_what_tensorrt_logs(said: str, error: type[BuildError]) -> None:
-    logger = make_logger(STACK._trt)
-    logger.error = said
+    logger: Any = make_logger(STACK._trt)
+    for message in (said, "Error Code 10: Internal Error (no implementation)"):
+        logger.log(STACK._trt.ILogger.ERROR, message)
     assert type(failure("TensorRT makes no engine", logger)) is error
+
+
+def test_a_lack_of_memory_is_that_of_its_thread_and_operation() -> None:
+    ilogger = STACK._trt.ILogger
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda blob: None)
+    trt = SimpleNamespace(ILogger=ilogger, Runtime=lambda logger: runtime, __version__="1.7.1")
+    stack = TensorRTProvider(trt, STACK._stack)
+    logger: Any = stack._logger
+    thread = threading.Thread(target=logger.log, args=(ilogger.ERROR, "out of memory"))
+    thread.start()
+    thread.join()
+    assert logger.error == ""
+    logger.log(ilogger.ERROR, "out of memory")
+    with pytest.raises(BuildError, match="cannot load the engine") as raised:
+        stack.load(b"", _graph(), QUICK)
+    assert raised.type is BuildError
 
 
 def test_what_tensorrt_does_not_make_is_a_lack_of_memory() -> None:

@@ -45,7 +45,12 @@ _OWN_KERNELS = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
 
 class Logger(Protocol):
-    """TensorRT's log, handed on to ours; `error` is the last error."""
+    """TensorRT's log, handed on to ours.
+
+    Attributes:
+        error: the last error of the calling thread, or the first that says that memory is used up. What may fail sets it
+            to "" first; a build has a thread of its own.
+    """
 
     error: str
 
@@ -57,10 +62,18 @@ def make_logger(trt: Any) -> Logger:
     class ForwardingLogger(trt.ILogger):  # the base class is only known at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.error = ""
+            self._of_thread = threading.local()
+
+        @property
+        def error(self) -> str:
+            return getattr(self._of_thread, "error", "")
+
+        @error.setter
+        def error(self, message: str) -> None:
+            self._of_thread.error = message
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in errors:
+            if severity in errors and not lacks_memory(self):
                 self.error = message
             if severity in errors or severity == trt.ILogger.WARNING:
                 log.debug("TensorRT: %s", message)
@@ -69,7 +82,7 @@ def make_logger(trt: Any) -> Logger:
 
 
 def lacks_memory(logger: Logger) -> bool:
-    """Whether TensorRT logged last that memory is used up, in its words or CUDA's."""
+    """Whether TensorRT logged that memory is used up, in its words or CUDA's."""
     return bool(re.search("out[ _]?of[ _]?memory|MemoryAllocation", logger.error, re.IGNORECASE))
 
 
