@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from enum import IntEnum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock, call
 
 import numpy as np
@@ -16,8 +19,10 @@ from trt_backend.debug import Dump
 from trt_backend.emit.tensorrt.stacks import stack_of
 from trt_backend.engine import tensorrt_build
 from trt_backend.engine.builder_process import build_apart
+from trt_backend.engine.cache import EngineCache
 from trt_backend.engine.profile import EVERYTHING
-from trt_backend.engine.tensorrt_build import Builder, failure, make_logger, required
+from trt_backend.engine.tensorrt import TensorRTProvider
+from trt_backend.engine.tensorrt_build import Builder, failure, make_logger, required, shared_timings
 from trt_backend.errors import BuildError, OutOfMemoryError, UnsupportedError
 from trt_backend.ir.builder import Builder as GraphBuilder
 from trt_backend.ir.dims import Dim, Symbol
@@ -110,9 +115,26 @@ def test_a_cancelled_build_is_a_build_error() -> None:
     ],
 )
 def test_a_lack_of_memory_is_told_from_what_tensorrt_logs(said: str, error: type[BuildError]) -> None:
-    logger = make_logger(STACK._trt)
-    logger.error = said
+    logger: Any = make_logger(STACK._trt)
+    for message in (said, "Error Code 10: Internal Error (no implementation)"):
+        logger.log(STACK._trt.ILogger.ERROR, message)
     assert type(failure("TensorRT makes no engine", logger)) is error
+
+
+def test_a_lack_of_memory_is_that_of_its_thread_and_operation() -> None:
+    ilogger = STACK._trt.ILogger
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda blob: None)
+    trt = SimpleNamespace(ILogger=ilogger, Runtime=lambda logger: runtime, __version__="1.7.1")
+    stack = TensorRTProvider(trt, STACK._stack)
+    logger: Any = stack._logger
+    thread = threading.Thread(target=logger.log, args=(ilogger.ERROR, "out of memory"))
+    thread.start()
+    thread.join()
+    assert logger.error == ""
+    logger.log(ilogger.ERROR, "out of memory")
+    with pytest.raises(BuildError, match="cannot load the engine") as raised:
+        stack.load(b"", _graph(), QUICK)
+    assert raised.type is BuildError
 
 
 def test_what_tensorrt_does_not_make_is_a_lack_of_memory() -> None:
@@ -169,6 +191,53 @@ def _vector(factor: int) -> Graph:
     b = GraphBuilder()
     x = b.input("x", TensorType(DType.FLOAT32, (factor * Dim.of(Symbol("n")),)))
     return b.build([b.add(Activation(ActivationKind.RELU), x)])
+
+
+class Timings:
+    """What an `IBuilderConfig` does with timing caches, which are bytes here."""
+
+    def __init__(self, refused: list[bytes], measured: bytes | None) -> None:
+        self.refused, self.measured, self.taken = refused, measured, False
+
+    def create_timing_cache(self, blob: bytes) -> bytes | None:
+        return None if blob == b"broken" else blob
+
+    def set_timing_cache(self, timings: bytes | None, ignore_mismatch: bool) -> bool:
+        assert timings is not None, "the bindings raise"
+        self.taken = timings not in self.refused
+        return self.taken
+
+    def get_timing_cache(self) -> Timings | None:
+        return self if self.taken else None
+
+    def serialize(self) -> bytes | None:
+        return self.measured
+
+
+@pytest.mark.parametrize(
+    ("stored", "refused", "measured", "kept"),
+    [
+        (b"old", [], b"new", b"new"),
+        (b"broken", [], b"new", b"new"),
+        (b"old", [b"old"], b"new", b"new"),
+        (b"old", [b"old", b""], b"new", b"old"),
+        (b"old", [], None, b"old"),
+    ],
+)
+def test_timings_cost_no_engine(
+    stored: bytes,
+    refused: list[bytes],
+    measured: bytes | None,
+    kept: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tensorrt_build.cuda, "device_name", lambda: "gpu")
+    cache, trt = EngineCache(tmp_path), SimpleNamespace(__name__="tensorrt", __version__="8.6.0")
+    cache.merge_timings("tensorrt_8_6_0_gpu", lambda _: stored)
+    with shared_timings(trt, Timings(refused, measured), cache):
+        pass
+    assert cache.timings("tensorrt_8_6_0_gpu") == kept
 
 
 def test_what_support_refuses_is_refused_by_name() -> None:

@@ -97,6 +97,7 @@ class TensorRTProvider:
 
     def load(self, blob: bytes, graph: Graph, options: CompileOptions) -> Engine:
         """Return a runnable engine (BuildError where the blob is of another version or device)."""
+        self._logger.error = ""
         runtime = required(self._trt.Runtime, self._logger)
         engine = runtime.deserialize_cuda_engine(blob)
         if engine is None:
@@ -157,6 +158,7 @@ class TensorRTEngine:
             return
         stream = host.stream or self._beside.handle
         with host.turn:
+            self._logger.error = ""
             context = self._contexts.pop(stream, None) or self._new_context()
             # Held until the run is queued: the framework would reuse a block let go.
             scratch = host.scratch(self._scratch_bytes) if self._scratch_bytes else None

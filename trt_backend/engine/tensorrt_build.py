@@ -45,7 +45,12 @@ _OWN_KERNELS = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
 
 class Logger(Protocol):
-    """TensorRT's log, handed on to ours; `error` is the last error."""
+    """TensorRT's log, handed on to ours.
+
+    Attributes:
+        error: the last error of the calling thread, or the first that says that memory is used up. What may fail sets it
+            to "" first; a build has a thread of its own.
+    """
 
     error: str
 
@@ -57,10 +62,18 @@ def make_logger(trt: Any) -> Logger:
     class ForwardingLogger(trt.ILogger):  # the base class is only known at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.error = ""
+            self._of_thread = threading.local()
+
+        @property
+        def error(self) -> str:
+            return getattr(self._of_thread, "error", "")
+
+        @error.setter
+        def error(self, message: str) -> None:
+            self._of_thread.error = message
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in errors:
+            if severity in errors and not lacks_memory(self):
                 self.error = message
             if severity in errors or severity == trt.ILogger.WARNING:
                 log.debug("TensorRT: %s", message)
@@ -69,7 +82,7 @@ def make_logger(trt: Any) -> Logger:
 
 
 def lacks_memory(logger: Logger) -> bool:
-    """Whether TensorRT logged last that memory is used up, in its words or CUDA's."""
+    """Whether TensorRT logged that memory is used up, in its words or CUDA's."""
     return bool(re.search("out[ _]?of[ _]?memory|MemoryAllocation", logger.error, re.IGNORECASE))
 
 
@@ -245,20 +258,34 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
 
 @contextmanager
 def shared_timings(trt: Any, config: Any, cache: EngineCache) -> Generator[None]:
-    """Have the build of a block use what earlier ones measured on this device, and keep what it measures."""
+    """Have the build of a block use what earlier ones measured on this device, and keep what it measures.
+
+    Timings that TensorRT refuses are replaced; where it shares none, the build goes on without.
+    """
     name = re.sub(r"\W", "_", f"{trt.__name__} {trt.__version__} {cuda.device_name()}")
     known = cache.timings(name)
-    config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
+    shared = any(_begins_with(config, timings) for timings in (known, b""))
     yield
-    cache.merge_timings(name, lambda stored: _merged(config, known, stored))
+    if not shared:
+        log.debug("TensorRT takes no timing cache, the timings of this build are lost")
+        return
+    try:
+        cache.merge_timings(name, lambda stored: _merged(config, known, stored))
+    except (OutOfMemoryError, RuntimeError) as error:
+        log.debug("the timings of this build are lost: %s", error)
+
+
+def _begins_with(config: Any, timings: bytes) -> bool:
+    made = config.create_timing_cache(timings)
+    return made is not None and config.set_timing_cache(made, ignore_mismatch=False)
 
 
 def _merged(config: Any, known: bytes, stored: bytes) -> bytes:
     """Return the timings of this build, which began with `known`, and those that others have stored since."""
-    timings = config.get_timing_cache()
+    timings = required(config.get_timing_cache)
     if stored != known:
-        timings.combine(config.create_timing_cache(stored), ignore_mismatch=True)
-    return bytes(timings.serialize())
+        timings.combine(required(config.create_timing_cache, stored), ignore_mismatch=True)
+    return bytes(required(timings.serialize))
 
 
 @dataclass
