@@ -35,6 +35,29 @@ _GRAPH_LIMIT_BYTES = 3 << 29
 _JITTED = "_XlaMustCompile"
 """The attribute of functions, and of their calls, that XLA is to compile."""
 
+_AS_IN_XLA = frozenset(
+    {
+        "BatchToSpaceND",
+        "BiasAdd",
+        "Const",
+        "Conv2D",
+        "Conv3D",
+        "DepthwiseConv2dNative",
+        "ExpandDims",
+        "Identity",
+        "NoOp",
+        "Pad",
+        "Relu",
+        "Reshape",
+        "Sigmoid",
+        "SpaceToBatchND",
+        "Squeeze",
+        "Tanh",
+        "Transpose",
+    }
+)
+"""Ops that XLA computes as TensorFlow does, but for rounding. Others differ: random numbers, casts and indices out of range."""
+
 _STATE = frozenset({"HashTableV2", "MutableHashTableV2", "ReadVariableOp", "VarHandleOp", "VariableV2"})
 """Ops that keep or read state, which freezing should have replaced."""
 
@@ -218,28 +241,50 @@ def _simplified(
     rewrite.optimizers.extend(_OPTIMIZERS)
     rewrite.min_graph_nodes = -1
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
-    return tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
+    simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
+    _restore_compiled(simplified, graph_def)
+    return simplified
 
 
 def _allow_inlining(graph_def: graph_pb2.GraphDef) -> None:
-    """Have functions inlined that XLA would compile, such as Keras' grouped convolutions, where TensorFlow can run them."""
+    """Have functions inlined that XLA would compile, where TensorFlow computes the same: Keras' grouped convolutions."""
     functions = {function.signature.name: function for function in graph_def.library.function}
     nodes = [*graph_def.node, *(node for function in functions.values() for node in function.node_def)]
     for node in nodes:
         if _JITTED not in node.attr or "f" not in node.attr:
             continue
         function = functions[node.attr["f"].func.name]
-        if not any(map(_needs_xla, function.node_def)):
+        if not node.attr[_JITTED].b or all(map(_needs_no_xla, function.node_def)):
             del node.attr[_JITTED]
             for name in {_JITTED, "_noinline"}.intersection(function.attr):
                 del function.attr[name]
 
 
-def _needs_xla(node: node_def_pb2.NodeDef) -> bool:
-    """Whether TensorFlow has no kernel for a node on the CPU."""
-    return node.op.startswith("Xla") or (
+def _needs_no_xla(node: node_def_pb2.NodeDef) -> bool:
+    """Whether TensorFlow has a kernel for a node on the CPU, which computes what XLA does."""
+    return node.op in _AS_IN_XLA and not (
         "data_format" in node.attr and node.attr["data_format"].s == b"NCDHW"
     )
+
+
+def _restore_compiled(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
+    """Take back the functions that XLA compiles, and those that they call: Grappler folds constants by TensorFlow's kernels."""
+    before = {function.signature.name: function for function in original.library.function}
+    nodes = [
+        *simplified.node,
+        *(node for function in simplified.library.function for node in function.node_def),
+    ]
+    pending = [node.attr["f"].func.name for node in nodes if _JITTED in node.attr and "f" in node.attr]
+    restored: dict[str, Any] = {}
+    while pending:
+        name = pending.pop()
+        if name in before and name not in restored:
+            restored[name] = before[name]
+            for node in before[name].node_def:
+                pending += [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
+    kept = [f for f in simplified.library.function if f.signature.name not in restored]
+    simplified.library.ClearField("function")
+    simplified.library.function.extend([*kept, *restored.values()])
 
 
 def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
