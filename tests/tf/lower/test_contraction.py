@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from tf_checks import arrays, check, check_native  # noqa: E402
+from tf_checks import arrays, check, check_native, convert_function  # noqa: E402
 
 RAW = tf.raw_ops
 
@@ -147,6 +149,28 @@ def test_conv2d_transpose(padding: str, stride: int, window: int) -> None:
             x,
             kernel,
         )
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [[0, 0], [1, 2], [0, 1], [0, 0]]])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("more", [-2, -1, 0, 1, 2])
+def test_conv2d_transpose_where_tensorflow_may_refuse(padding: Any, stride: int, more: int) -> None:
+    x, kernel = arrays([(2, 5, 6, 4), (3, 3, 3, 4)])
+    rest = {"SAME": 0, "VALID": 3 - stride}.get(str(padding), -stride)
+
+    def function(x: Any) -> Any:
+        sizes = [2, stride * tf.shape(x)[1] + rest + more, stride * 6 + max(rest, 0), 3]
+        return tf.nn.conv2d_transpose(x, kernel, sizes, stride, padding)
+
+    try:
+        function(x)
+    except (tf.errors.InvalidArgumentError, tf.errors.AbortedError) as error:
+        _, conversion = convert_function(function, [tf.TensorSpec([2, None, 6, 4])])
+        assert conversion.record.regions == []
+        with pytest.raises(type(error)):
+            conversion.function(x)
+    else:
+        check(function, x)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 5, 3), (2, 5, 4, 3)])

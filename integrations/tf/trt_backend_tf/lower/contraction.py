@@ -205,6 +205,14 @@ class _Windows:
         """Return how many elements a window spans in each dimension."""
         return tuple(d * (w - 1) + 1 for d, w in zip(self.spread, window, strict=True))
 
+    def counts(self, sizes: Sequence[DimLike], window: Sequence[int]) -> list[DimLike]:
+        """Return how many windows there are in each dimension."""
+        if self.padding == "SAME":
+            return [(size + step - 1) // step for size, step in zip(sizes, self.step, strict=True)]
+        pairs = self.explicit or ((0, 0),) * len(sizes)
+        given = zip(sizes, pairs, self.reaches(window), self.step, strict=True)
+        return [(size + sum(pair) - reach) // step + 1 for size, pair, reach, step in given]
+
     def pads(
         self, sizes: Sequence[DimLike], window: Sequence[int], counts: Sequence[DimLike | None]
     ) -> tuple[tuple[DimLike, ...], tuple[DimLike, ...]]:
@@ -293,8 +301,9 @@ def _deconvolution(
     if len(sizes) != image.type.rank:
         raise UnsupportedError("its sizes are only those of an image")
     target, depth = (sizes[1:-1], sizes[-1]) if windows.channels_last else (sizes[2:], sizes[1])
-    channels, per_group = b.static("the number of channels", depth, weights.shape[1])
+    channels, per_group, _ = b.static("the number of channels", depth, weights.shape[1], image.shape[1])
     window, counts = b.static("the window of the convolution", *weights.shape[2:]), image.shape[2:]
+    b.agree([sizes[0], *windows.counts(target, window)], [image.shape[0], *counts])
     before = b.static("the padding of a deconvolution", *windows.pads(target, window, counts)[0])
     rests = [
         (count - 1) * step + reach - pad - size
