@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from fresh_process import run_script
 from tf_checks import convert_function
 
 from trt_backend_tf import engine_op
@@ -48,3 +49,21 @@ def test_another_models_segment_of_the_same_name_is_refused() -> None:
     foreign.attr[engine_op._GRAPH].s = b"of another process"
     with pytest.raises(RuntimeError, match="another model's"):
         engine_op._segment_of(foreign)
+
+
+_END_WHILE_AN_ITERATOR_CALLS_AHEAD = """
+import tensorflow as tf
+import trt_backend
+from trt_backend_tf import trt_convert as trt
+
+converter = trt.TrtGraphConverterV2.from_function(lambda x: tf.nn.relu(x * 2.0 + 1.0), [tf.TensorSpec([None, 4])])
+converted = converter.convert()
+images = tf.data.Dataset.from_tensors(tf.ones([8, 4])).repeat().map(converted, num_parallel_calls=8).prefetch(100)
+iterator = iter(images)
+next(iterator)
+print(trt_backend.report().regions[0].engine_calls > 0)
+"""
+
+
+def test_a_process_ends_while_an_iterator_calls_ahead() -> None:
+    assert run_script(_END_WHILE_AN_ITERATOR_CALLS_AHEAD).strip() == "True"
