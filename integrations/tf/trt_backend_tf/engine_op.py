@@ -52,7 +52,7 @@ from trt_backend.runtime.fallback import contain
 from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
 from trt_backend_tf.internals import eager_context, iterator_ops, op_def_registry, ops
-from trt_backend_tf.native import NativeSegment, body_of
+from trt_backend_tf.native import NativeSegment, body_of, gradient
 from trt_backend_tf.region import LoweredSegment, SegmentCall, Sizes, lower_segment
 from trt_backend_tf.segment import IDLE, INPUTS, read_specs
 from trt_backend_tf.types import DTYPES
@@ -410,9 +410,10 @@ def _release_iterators() -> None:
 
 @functools.cache
 def register() -> None:
-    """Register the op and its kernels, once a process."""
+    """Register the op, its gradient and its kernels, once a process."""
     atexit.register(_release_iterators)
     c_api.register_op(OP_NAME, _ATTRIBUTES, ("in_tensor: InT",), ("out_tensor: OutT",))
+    tf.RegisterGradient(OP_NAME)(gradient)
     for device, copy in kernels().items():
         compute = c_api.ComputeFunction(functools.partial(_compute, copy=copy))
         c_api.register_kernel(OP_NAME, device, c_api.CreateFunction(_create), compute)

@@ -58,6 +58,9 @@ _AS_IN_XLA = frozenset(
 )
 """Ops that XLA computes as TensorFlow does, but for rounding. Others differ: random numbers, casts and indices out of range."""
 
+_WITHOUT_GRADIENT = frozenset({"PreventGradient", "StopGradient"})
+"""Ops that Grappler would take for identities: converted models have gradients."""
+
 _STATE = frozenset({"HashTableV2", "MutableHashTableV2", "ReadVariableOp", "VarHandleOp", "VariableV2"})
 """Ops that keep or read state, which freezing should have replaced."""
 
@@ -236,6 +239,7 @@ def _simplified(
     meta_graph.graph_def.CopyFrom(graph_def)
     kept = meta_graph.collection_def["train_op"].node_list.value
     kept.extend(dict.fromkeys(name.partition(":")[0] for name in (*inputs, *outputs)))
+    kept.extend(node.name for node in graph_def.node if node.op in _WITHOUT_GRADIENT)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
     rewrite.optimizers.extend(_OPTIMIZERS)
