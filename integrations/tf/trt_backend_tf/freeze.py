@@ -21,7 +21,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
-from trt_backend_tf.internals import convert_to_constants, tf_optimizer, wrap_function
+from trt_backend_tf.internals import convert_to_constants, eager_context, tf_optimizer, wrap_function
 
 _OPTIMIZERS = ("function", "pruning", "dependency", "constfold", "arithmetic", "common_subgraph_elimination")
 """Grappler's passes that make a graph smaller; those that make kernels of TensorFlow's own (remap, layout) are left out."""
@@ -108,7 +108,7 @@ def freeze(function: Any) -> Frozen:
     inputs = tuple(tensor.name for tensor in frozen.inputs)
     outputs = tuple(tensor.name for tensor in frozen.outputs)
     simplified = _simplified(frozen.graph, inputs, outputs, variables)
-    _rename_functions(simplified)
+    _forget_functions(frozen.graph)
     return Frozen(simplified, inputs, outputs, variables)
 
 
@@ -185,6 +185,7 @@ def _constants_for_variables(function: Any) -> tuple[Any, dict[str, tf.Variable]
     """
     variables = _Variables(function, lower_control_flow=False, aggressive_inlining=True)
     graph_def, captures = convert_to_constants._replace_variables_by_constants(variables)
+    _rename_functions(graph_def)
     frozen = convert_to_constants._construct_concrete_function(function, graph_def, captures)
     left_out = {
         name: tf.Variable(
@@ -292,7 +293,7 @@ def _restore_compiled(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphD
 
 
 def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
-    """Give the functions of loops and branches new names: TensorFlow has the unsimplified ones under the old ones."""
+    """Give the functions of loops and branches new names: TensorFlow has the unfrozen ones under the old ones."""
     suffix = uuid.uuid4().hex[:8]
     names = {f.signature.name: f"{f.signature.name}_{suffix}" for f in graph_def.library.function}
     nodes = [*graph_def.node]
@@ -304,6 +305,14 @@ def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
         for attribute in node.attr.values():
             for called in _called(attribute):
                 called.name = names.get(called.name, called.name)
+
+
+def _forget_functions(graph: tf.Graph) -> None:
+    """Take the functions of a frozen graph out of the eager context, which has them because the graph was wrapped."""
+    context = eager_context.context()
+    for name in graph._functions:  # type: ignore[attr-defined]
+        while context.has_function(name):
+            context.remove_function(name)
 
 
 def _called(attribute: attr_value_pb2.AttrValue) -> list[attr_value_pb2.NameAttrList]:
