@@ -34,6 +34,14 @@ def test_batch_matmul(shapes: list[tuple[int, ...]], adjoint: bool) -> None:
     check(lambda x, y: RAW.BatchMatMulV3(x=x, y=y, adj_y=adjoint, Tout=tf.float32), x, y)
 
 
+@pytest.mark.parametrize("dtypes", [("int8", "int8"), ("uint8", "int8"), ("uint8", "uint8")])
+def test_batch_matmul_of_8_bits(dtypes: tuple[str, str]) -> None:
+    """As Keras' `quantize("int8")` multiplies."""
+    x, y = (tf.cast(tf.range(70, 82), dtype) for dtype in dtypes)
+    x, y = tf.reshape(x, [1, 3, 4]), tf.reshape(y, [1, 4, 3])
+    check(lambda x, y: 2 * RAW.BatchMatMulV3(x=x, y=y, Tout=tf.int32), x, y)
+
+
 @pytest.mark.parametrize(
     ("equation", "shapes"),
     [

@@ -14,7 +14,9 @@ __all__ = ["RULES", "is_channels_last", "same_padding", "spatial_of"]
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trt_backend.errors import ReasonKind, UnsupportedError
+import tensorflow as tf
+
+from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import DimLike, dim_max
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.contraction import Convolution, Deconvolution, MatrixMultiply
@@ -23,6 +25,7 @@ from trt_backend.ir.ops.reduction import ReduceKind
 from trt_backend.ir.types import volume
 from trt_backend_tf.lower.context import Known, Lowering
 from trt_backend_tf.lower.rules import RuleTable
+from trt_backend_tf.types import dtype_of
 
 RULES = RuleTable()
 
@@ -37,10 +40,12 @@ def _matmul(b: Lowering, x: Value, y: Value, *, transpose_a: bool, transpose_b: 
 
 
 @RULES.rule("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-def _batch_matmul(b: Lowering, x: Value, y: Value, *, adj_x: bool, adj_y: bool) -> Value:
-    """Multiply batches of matrices, which broadcast."""
-    if x.dtype is not y.dtype:
-        raise UnsupportedError(f"{x.dtype.value} times {y.dtype.value}", ReasonKind.DTYPE)
+def _batch_matmul(
+    b: Lowering, x: Value, y: Value, *, adj_x: bool, adj_y: bool, Tout: tf.DType | None = None
+) -> Value:
+    """Multiply batches of matrices, which broadcast; 8 bits are multiplied in 32."""
+    dtype = x.dtype if Tout is None else dtype_of(Tout)
+    x, y = b.cast(x, dtype), b.cast(y, dtype)
     rank = max(x.type.rank, y.type.rank)
     return b.add(MatrixMultiply(adj_x, adj_y), b.with_rank(x, rank), b.with_rank(y, rank))
 
