@@ -122,13 +122,17 @@ class TrtGraphConverterV2:
                 DeprecationWarning,
                 stacklevel=2,
             )
-        self._conversion_params = conversion_params or TrtConversionParams(
-            max_workspace_size_bytes,
-            precision_mode,
-            minimum_segment_size,
-            maximum_cached_engines,
-            use_calibration,
-            allow_build_at_runtime,
+        self._conversion_params = (
+            conversion_params
+            if conversion_params is not None
+            else TrtConversionParams(
+                max_workspace_size_bytes,
+                precision_mode,
+                minimum_segment_size,
+                maximum_cached_engines,
+                use_calibration,
+                allow_build_at_runtime,
+            )
         )
         check_params(self._conversion_params)
         self._profile_strategy = "Unknown"
@@ -137,6 +141,8 @@ class TrtGraphConverterV2:
             check_strategy(self._profile_strategy)
         self._use_dynamic_shape = bool(use_dynamic_shape)
         self._input_saved_model_dir = input_saved_model_dir
+        if isinstance(input_saved_model_tags, str):  # as `tf.saved_model.load` takes them
+            input_saved_model_tags = [input_saved_model_tags]
         self._input_saved_model_tags = list(input_saved_model_tags or [tf.saved_model.SERVING])
         self._signature_key = (
             input_saved_model_signature_key or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -161,8 +167,9 @@ class TrtGraphConverterV2:
                 key that `save` gives it.
 
         Raises:
-            ValueError: the function has no signature.
+            ValueError: the function has no signature, or a parameter is one of a SavedModel.
         """
+        _check_live(parameters)
         converter = cls(**parameters)
         converter._function = function_of(function, input_signature)
         return converter
@@ -179,8 +186,9 @@ class TrtGraphConverterV2:
             parameters: as for `from_function`.
 
         Raises:
-            ValueError: the model does not declare its inputs.
+            ValueError: the model does not declare its inputs, or a parameter is one of a SavedModel.
         """
+        _check_live(parameters)
         converter = cls(**parameters)
         converter._function = function_of_keras(model, input_signature)
         return converter
@@ -211,9 +219,9 @@ class TrtGraphConverterV2:
             raise RuntimeError("convert() is already called. A converter converts once.")
         mode = self._conversion_params.precision_mode.upper()
         calibrates = mode == TrtPrecisionMode.INT8 and self._conversion_params.use_calibration
-        if calibrates and not calibration_input_fn:
+        if calibrates and calibration_input_fn is None:
             raise ValueError("Should specify calibration_input_fn because INT8 calibration is needed")
-        if calibration_input_fn and not calibrates:
+        if calibration_input_fn is not None and not calibrates:
             raise ValueError("Should not specify calibration_input_fn because INT8 calibration is not needed")
         provider = load_provider()
         if mode in (TrtPrecisionMode.FP16, TrtPrecisionMode.BF16) and provider.runs_on == "cpu":
@@ -224,7 +232,7 @@ class TrtGraphConverterV2:
             key: convert(function, provider, self._options(), self._attributes())
             for key, function in self._functions().items()
         }
-        if calibration_input_fn:
+        if calibration_input_fn is not None:
             for key, generate in by_key(calibration_input_fn, conversions).items():
                 with conversions[key].calibration():
                     run_on_inputs(conversions[key].function, generate, key)
@@ -256,7 +264,7 @@ class TrtGraphConverterV2:
             raise NotImplementedError(
                 "build() is already called. It is not supported to call build() more than once."
             )
-        if not input_fn:
+        if input_fn is None:
             raise RuntimeError(
                 "input_fn is None. Method build() needs input_fn to be specified in order to build TensorRT engines"
             )
@@ -368,6 +376,14 @@ def _assets(conversions: Iterable[Conversion], folder: Path) -> list[EngineAsset
     found = [EngineAsset(identity, path) for identity, path in written if path is not None]
     log.info("%d of %d engines are saved with the model", len(found), len(segments))
     return found
+
+
+def _check_live(parameters: Mapping[str, Any]) -> None:
+    for name in ("input_saved_model_dir", "input_saved_model_tags", "signature_keys"):
+        if parameters.get(name) is not None:
+            raise ValueError(
+                f"{name} is for a SavedModel: a function has one signature, which input_saved_model_signature_key names"
+            )
 
 
 def _check_keys(key: str | None, keys: Sequence[str] | str | None) -> None:
