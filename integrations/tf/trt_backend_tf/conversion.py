@@ -47,6 +47,7 @@ class Conversion:
         record: what runs where, and why.
         engines: the segments as this process runs them, which live as long as this does.
         variables: those of the function: weights that are too large for a graph.
+        tables: the handles of the lookup tables that it captures.
     """
 
     function: Any
@@ -55,6 +56,7 @@ class Conversion:
     record: GraphRecord
     engines: tuple[EngineSegment, ...]
     variables: tuple[tf.Variable, ...]
+    tables: tuple[tf.Tensor, ...]
     _rebuilt: Callable[[graph_pb2.GraphDef], Any]
 
     @contextmanager
@@ -87,6 +89,7 @@ def convert(
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(frozen.graph_def, name="")
+    _tell_shapes(graph)
     returned = [graph.get_tensor_by_name(name) for name in frozen.outputs]
     record = open_graph("tensorflow")
     analysis, parts = _partition(graph, returned, provider, options)
@@ -113,8 +116,16 @@ def convert(
         functions.keep_for(made.graph)
         return made
 
-    variables = tuple(frozen.variables.values())
-    return Conversion(rebuilt(graph_def), graph_def, segments, record, engines, variables, rebuilt)
+    variables, tables = tuple(frozen.variables.values()), tuple(frozen.tables.values())
+    return Conversion(rebuilt(graph_def), graph_def, segments, record, engines, variables, tables, rebuilt)
+
+
+def _tell_shapes(graph: tf.Graph) -> None:
+    """Note the shapes of what tables give, which TensorFlow's inference does not know."""
+    for op in graph.get_operations():
+        if op.type == "LookupTableFindV2":
+            _, keys, default = op.inputs
+            op.outputs[0].set_shape(keys.shape.concatenate(default.shape))
 
 
 class _Functions:
@@ -197,6 +208,9 @@ def _function(graph_def: graph_pb2.GraphDef, frozen: Frozen, outputs: Sequence[s
     def import_graph() -> None:
         with tf.name_scope("trt_weights"):
             values = {f"{name}:0": variable.read_value() for name, variable in frozen.variables.items()}
+        values |= {
+            name: tf.compat.v1.get_default_graph().capture(handle) for name, handle in frozen.tables.items()
+        }
         tf.graph_util.import_graph_def(graph_def, input_map=values, name="")
 
     whole = wrap_function.wrap_function(import_graph, [])

@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ["Frozen", "freeze"]
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,10 @@ _AS_IN_XLA = frozenset(
 _WITHOUT_GRADIENT = frozenset({"PreventGradient", "StopGradient"})
 """Ops that Grappler would take for identities: converted models have gradients."""
 
-_STATE = frozenset({"HashTableV2", "MutableHashTableV2", "ReadVariableOp", "VarHandleOp", "VariableV2"})
+_TABLES = frozenset({"HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2"})
+"""Ops that make lookup tables, which only graphs of TensorFlow 1 have inside."""
+
+_STATE = _TABLES | {"ReadVariableOp", "VarHandleOp", "VariableV2"}
 """Ops that keep or read state, which freezing should have replaced."""
 
 
@@ -74,12 +77,14 @@ class Frozen:
         inputs: the names of the tensors that are fed, in the order of the function's arguments.
         outputs: the names of the tensors that are returned.
         variables: what to feed besides, by the name of the placeholder: copies of the function's largest variables.
+        tables: the handles of lookup tables to feed besides, by the name of the placeholder.
     """
 
     graph_def: graph_pb2.GraphDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: Mapping[str, tf.Variable]
+    tables: Mapping[str, tf.Tensor]
 
 
 def freeze(function: Any) -> Frozen:
@@ -89,9 +94,14 @@ def freeze(function: Any) -> Frozen:
         function: a `ConcreteFunction`; its variables must be alive.
 
     Raises:
-        ValueError: it still needs a variable, a table or another resource, which a converted model would not have; or it
+        ValueError: it still needs a variable or a table of its own, which a converted model would not have; or it
             has more weights than a graph can hold, and they are none that can be left out of it.
     """
+    if any(op.type in _TABLES for op in function.graph.get_operations()):
+        raise ValueError(
+            "lookup tables in a graph of TensorFlow 1 cannot be converted: convert the part of the model behind them, or "
+            "save it anew with TensorFlow 2"
+        )
     try:
         frozen, variables = _constants_for_variables(function)
     except tf.errors.FailedPreconditionError as error:
@@ -104,12 +114,13 @@ def freeze(function: Any) -> Frozen:
         raise ValueError(
             f"the model cannot be frozen, perhaps because it writes to variables: {error}"
         ) from error
-    _check_frozen(frozen)
-    inputs = tuple(tensor.name for tensor in frozen.inputs)
-    outputs = tuple(tensor.name for tensor in frozen.outputs)
-    simplified = _simplified(frozen.graph, inputs, outputs, variables)
+    tables = _tables(function)
+    _check_frozen(frozen, tables)
+    fed, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
+    simplified = _simplified(frozen.graph, fed, outputs, variables)
     _forget_functions(frozen.graph)
-    return Frozen(simplified, inputs, outputs, variables)
+    inputs = tuple(name for name in fed if name not in tables)
+    return Frozen(simplified, inputs, outputs, variables, tables)
 
 
 class _TooLargeError(ValueError):
@@ -212,9 +223,19 @@ def _byte_count(variable: tf.Variable) -> int:
     return (variable.shape.num_elements() or 0) * variable.dtype.size
 
 
-def _check_frozen(frozen: Any) -> None:
+def _tables(function: Any) -> dict[str, tf.Tensor]:
+    """Return the handles of the lookup tables that a function captures, by the name of the placeholder inside."""
+    variables = {id(variable.handle) for variable in function.graph.variables}
+    return {
+        inside.name: handle
+        for handle, inside in function.graph.captures
+        if handle.dtype == tf.resource and id(handle) not in variables
+    }
+
+
+def _check_frozen(frozen: Any, tables: Collection[str]) -> None:
     left = [f"{op.name} ({op.type})" for op in frozen.graph.get_operations() if op.type in _STATE]
-    left += [tensor.name for tensor in frozen.inputs if tensor.dtype == tf.resource]
+    left += [t.name for t in frozen.inputs if t.dtype == tf.resource and t.name not in tables]
     if left:
         raise ValueError(
             f"{len(left)} variables or other resources of the model cannot be frozen, the first is {left[0]}: "
