@@ -43,18 +43,25 @@ def answers_of_a_fresh_process(
     folder.rename(moved)
     given, told = moved.with_suffix(".given.npz"), moved.with_suffix(".told.npz")
     np.savez(given, **{f"{i}/{name}": value for i, call in enumerate(calls) for name, value in call.items()})
-    done = subprocess.run(
-        [sys.executable, "-c", _LOAD_AND_CALL, str(moved), str(given), str(told)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'integrations' / 'tf'}"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    printed = run_script(_LOAD_AND_CALL, moved, given, told)
     answers = np.load(told)
     by_call = [
         {name.partition("/")[2]: answers[name] for name in answers if name.startswith(f"{i}/")}
         for i in range(len(calls))
     ]
-    return by_call, json.loads(done.stdout.strip().splitlines()[-1])
+    return by_call, json.loads(printed.strip().splitlines()[-1])
+
+
+def run_script(script: str, *arguments: object) -> str:
+    """Run a script in a process of its own, which must end well, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'integrations' / 'tf'}"},
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout

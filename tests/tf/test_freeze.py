@@ -60,3 +60,40 @@ def test_what_only_xla_can_run_stays_compiled() -> None:
     np.testing.assert_allclose(answer, whole(x), rtol=1e-4, atol=1e-5)
     assert [reason.op for reason, _ in trt_backend.report().native_ops()] == ["PartitionedCall"]
     assert all(region.engine_calls == 1 for region in trt_backend.report().regions)
+
+
+COMPUTED_OTHERWISE: dict[str, Any] = {
+    "random numbers": lambda x: tf.random.stateless_uniform([3], [1, 2]) * x,
+    "cast out of range": lambda x: tf.cast(tf.cast(x * 1e10, tf.int32), tf.float32),
+    "index out of range": lambda x: tf.gather(x, tf.cast(x, tf.int32)),
+    "division by zero": lambda x: tf.cast(7 // tf.cast(x - 2.0, tf.int32), tf.float32),
+    "check": lambda x: tf.debugging.check_numerics(tf.math.log(-x), "is ignored"),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED_OTHERWISE)
+def test_what_xla_computes_otherwise_stays_compiled(name: str) -> None:
+    compiled = tf.function(COMPUTED_OTHERWISE[name], jit_compile=True)
+
+    def whole(x: Any) -> Any:
+        return compiled(x + 1.0) * 2.0
+
+    x = tf.constant([-2.0, 1.0, 7.0])
+    converted = trt.TrtGraphConverterV2.from_function(
+        whole, [tf.TensorSpec(x.shape)], minimum_segment_size=1
+    ).convert()
+    (answer,) = tf.nest.flatten(converted(x))
+    np.testing.assert_array_equal(answer, whole(x))
+    assert all(reason.op.endswith("PartitionedCall") for reason, _ in trt_backend.report().native_ops())
+    assert [region.engine_calls for region in trt_backend.report().regions] == [1, 1]
+
+
+def test_what_shall_not_be_compiled_is_inlined() -> None:
+    plain = tf.function(lambda x: tf.exp(x) * 3.0, jit_compile=False)
+    x = tf.constant([-2.0, 1.0, 7.0])
+    converted = trt.TrtGraphConverterV2.from_function(
+        lambda x: plain(x) + 1.0, [tf.TensorSpec(x.shape)], minimum_segment_size=1
+    ).convert()
+    (answer,) = tf.nest.flatten(converted(x))
+    np.testing.assert_allclose(answer, plain(x) + 1.0, rtol=1e-5)
+    assert [(region.engine_calls, region.ops) for region in trt_backend.report().regions] == [(1, 3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,40 @@ def test_native_runs_take_any_input(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert_close(tf.nest.flatten(converted(x)), tf.nest.flatten(function(tf.constant(kept))))
     np.testing.assert_array_equal(x.numpy(), kept)  # nothing was written there
     assert [region.native_calls for region in trt_backend.report().regions] == [1]
+
+
+def test_gradients_are_native(tmp_path: Path) -> None:
+    weights = tf.random.stateless_normal([6, 3], [1, 2])
+
+    def function(x: Any, y: Any) -> Any:
+        z = tf.nn.softmax(tf.tanh(x) @ weights) * y
+        return {"z": z, "largest": tf.argmax(z * 2.0, 1), "cut": tf.stop_gradient(z) + 1.0}
+
+    converter = trt.TrtGraphConverterV2.from_function(
+        function,
+        [tf.TensorSpec([None, 6], name="x"), tf.TensorSpec([None, 3], name="y")],
+        minimum_segment_size=1,
+    )
+    converted = converter.convert()
+    converter.save(str(tmp_path / "converted"))
+    loaded = tf.saved_model.load(str(tmp_path / "converted"))
+    x, y = (tf.random.stateless_normal(shape, [3, 4]) for shape in ([5, 6], [5, 3]))
+
+    def gradients(called: Any) -> Any:
+        with tf.GradientTape() as outer:
+            outer.watch((x, y))
+            with tf.GradientTape() as tape:
+                tape.watch((x, y))
+                result = called(x=x, y=y)
+                loss = tf.reduce_sum(result["z"] ** 2 + result["cut"])
+            first = tape.gradient(loss, (x, y))
+        return first, outer.gradient(first, (x, y))
+
+    for called in (converted, loaded.signatures["serving_default"]):
+        assert_close(gradients(called), gradients(function))
+    assert [(region.engine_calls, region.native_calls) for region in trt_backend.report().regions] == [
+        (1, 0)
+    ] * 2
 
 
 def test_engines_use_as_many_threads_as_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:

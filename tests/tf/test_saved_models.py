@@ -223,3 +223,50 @@ def test_basic_pitch(tmp_path: Path) -> None:
     _check_regions(report, calls=2)
     assert report["ops_in_engines"] >= 0.98 * report["ops_total"]
     _assert_close(_in_a_fresh_process(converter, tmp_path, {"input_2": audio}), expected)
+
+
+class _WithTable(tf.Module):
+    """Embeddings of words that a file lists."""
+
+    def __init__(self, words: Path) -> None:
+        words.write_text("one\ntwo\n")
+        index = tf.lookup.TextFileIndex
+        listed = tf.lookup.TextFileInitializer(
+            str(words), tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER
+        )
+        self.table = tf.lookup.StaticHashTable(listed, -1)
+        self.weights = tf.Variable(tf.random.stateless_normal([3, 4], [1, 2]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+    def embed(self, x: Any) -> Any:
+        """Return the embeddings."""
+        return {"y": tf.nn.relu(tf.gather(self.weights, self.table.lookup(x) + 1) * 2.0 + 1.0)}
+
+
+def test_a_model_with_a_lookup_table(tmp_path: Path) -> None:
+    model = _WithTable(tmp_path / "words.txt")
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.embed)
+    words = tf.constant(["two", "unknown", "one"])
+    wanted = model.embed(words)["y"]
+    converter = trt.TrtGraphConverterV2(str(tmp_path / "model"), minimum_segment_size=1)
+    np.testing.assert_allclose(converter.convert()(words)["y"], wanted, rtol=1e-6)
+    converter.save(str(tmp_path / "converted"))
+    (answers,), report = answers_of_a_fresh_process(
+        tmp_path / "converted", [{"x": words.numpy().astype("U")}]
+    )
+    np.testing.assert_allclose(answers["y"], wanted, rtol=1e-6)
+    for regions in (trt_backend.report().to_dict()["regions"], report["regions"]):
+        assert [(r["ops"], r["engine_calls"], r["native_calls"]) for r in regions] == [(5, 1, 0)]
+
+
+def test_a_table_of_version_1_is_refused(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.string, [None])
+        table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [3]), -1)
+        y = table.lookup(x) * 2
+        session.run(tf.compat.v1.tables_initializer())
+        tf.compat.v1.saved_model.simple_save(
+            session, str(tmp_path / "v1"), {"x": x}, {"y": y}, tf.compat.v1.tables_initializer()
+        )
+    with pytest.raises(ValueError, match="lookup tables in a graph of TensorFlow 1 cannot be converted"):
+        trt.TrtGraphConverterV2(str(tmp_path / "v1")).convert()

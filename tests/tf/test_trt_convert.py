@@ -74,7 +74,7 @@ def test_the_constructor_s_signature_is_tf_trt_s() -> None:
 
 
 def test_positional_and_named_arguments(saved: str, x: Any) -> None:
-    converted = trt.TrtGraphConverterV2(input_saved_model_dir=saved).convert()
+    converted = trt.TrtGraphConverterV2(saved, input_saved_model_tags="serve").convert()
     expected = _native(saved)(x)
     for answer in (converted(x), converted(x=x)):
         np.testing.assert_allclose(answer["y"], expected["y"], rtol=1e-5)
@@ -335,11 +335,34 @@ def test_summary(saved: str) -> None:
             {"use_dynamic_shape": True, "dynamic_shape_profile_strategy": "Best"},
             "profile_strategy 'Best' is not supported",
         ),
+        (
+            {"use_dynamic_shape": True, "dynamic_shape_profile_strategy": 3},
+            "profile_strategy '3' is not supported",
+        ),
+        ({"minimum_segment_size": "3"}, "minimum_segment_size='3': it should be an int"),
+        ({"maximum_cached_engines": None}, "maximum_cached_engines=None: it should be an int"),
+        (
+            {"max_workspace_size_bytes": 1 << 70},
+            "max_workspace_size_bytes=.*: it should be an int, and of 64",
+        ),
+        ({"conversion_params": {}}, "conversion_params is a dict, and should be TrtConversionParams"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:conversion_params is deprecated:DeprecationWarning")
 def test_illegal_parameters(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trt.TrtGraphConverterV2("m", **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"input_saved_model_dir": "m"}, {"input_saved_model_tags": ["serve"]}, {"signature_keys": "all"}],
+)
+def test_parameters_of_a_saved_model_are_none_of_a_function(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} is for a SavedModel"):
+        trt.TrtGraphConverterV2.from_function(lambda x: x, [tf.TensorSpec([2])], **arguments)
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} is for a SavedModel"):
+        trt.TrtGraphConverterV2.from_keras(tf.keras.Sequential([tf.keras.Input((2,))]), **arguments)
 
 
 def test_order_of_calls(saved: str, x: Any, tmp_path: Path) -> None:
@@ -359,6 +382,8 @@ def test_order_of_calls(saved: str, x: Any, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="Failed to convert input to tensor"):
         converter.build(lambda: iter([object()]))
     for build, error, message in (
+        (np.ones((3, 8)), TypeError, "input_fn is a ndarray, and should be a generator function"),
+        ({}, ValueError, "no inputs for any signature"),
         (iter([x]), TypeError, "input_fn is a list_iterator, and should be a generator function"),
         (lambda: None, TypeError, "input_fn returns a NoneType, and should yield inputs"),
         (lambda: iter([]), RuntimeError, "input_fn yields no input"),

@@ -9,11 +9,12 @@ __all__ = ["Conversion", "convert"]
 
 import os
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from weakref import finalize
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
@@ -28,7 +29,7 @@ from trt_backend.report import GraphRecord, RegionRecord, open_graph
 from trt_backend_tf.engine_op import OP_NAME, EngineSegment, GraphOfSegments, adopt
 from trt_backend_tf.freeze import Frozen, freeze
 from trt_backend_tf.host_graph import TfHostGraph, ordered
-from trt_backend_tf.internals import concrete_function, nest, wrap_function
+from trt_backend_tf.internals import concrete_function, eager_context, nest, wrap_function
 from trt_backend_tf.lowering import Analysis, analyze, is_compute
 from trt_backend_tf.segment import Segment, cut
 
@@ -46,6 +47,7 @@ class Conversion:
         record: what runs where, and why.
         engines: the segments as this process runs them, which live as long as this does.
         variables: those of the function: weights that are too large for a graph.
+        tables: the handles of the lookup tables that it captures.
     """
 
     function: Any
@@ -54,6 +56,7 @@ class Conversion:
     record: GraphRecord
     engines: tuple[EngineSegment, ...]
     variables: tuple[tf.Variable, ...]
+    tables: tuple[tf.Tensor, ...]
     _rebuilt: Callable[[graph_pb2.GraphDef], Any]
 
     @contextmanager
@@ -86,6 +89,7 @@ def convert(
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(frozen.graph_def, name="")
+    _tell_shapes(graph)
     returned = [graph.get_tensor_by_name(name) for name in frozen.outputs]
     record = open_graph("tensorflow")
     analysis, parts = _partition(graph, returned, provider, options)
@@ -101,16 +105,53 @@ def convert(
             node.op = OP_NAME
     together = GraphOfSegments(record, options, provider)
     nodes = {node.name: node for node in graph_def.node}
+    functions = _Functions(graph_def.library.function)
     engines = tuple(
         adopt(nodes[segment.name], together, region)
         for segment, region in zip(segments, record.regions, strict=True)
     )
 
     def rebuilt(changed: graph_pb2.GraphDef) -> Any:
-        return _function(changed, frozen, outputs, function)
+        made = _function(changed, frozen, outputs, function)
+        functions.keep_for(made.graph)
+        return made
 
-    variables = tuple(frozen.variables.values())
-    return Conversion(rebuilt(graph_def), graph_def, segments, record, engines, variables, rebuilt)
+    variables, tables = tuple(frozen.variables.values()), tuple(frozen.tables.values())
+    return Conversion(rebuilt(graph_def), graph_def, segments, record, engines, variables, tables, rebuilt)
+
+
+def _tell_shapes(graph: tf.Graph) -> None:
+    """Note the shapes of what tables give, which TensorFlow's inference does not know."""
+    for op in graph.get_operations():
+        if op.type == "LookupTableFindV2":
+            _, keys, default = op.inputs
+            op.outputs[0].set_shape(keys.shape.concatenate(default.shape))
+
+
+class _Functions:
+    """The functions of a converted graph, which leave TensorFlow's eager context when no graph needs them any more.
+
+    Args:
+        definitions: as FunctionDef; their names are no other graph's.
+    """
+
+    def __init__(self, definitions: Iterable[Any]) -> None:
+        self._definitions = {definition.signature.name: definition for definition in definitions}
+        self._context = eager_context.context()
+        finalize(self, _remove, self._context, tuple(self._definitions)).atexit = False
+
+    def keep_for(self, graph: Any) -> None:
+        """Keep them as long as a graph, which whatever calls it keeps."""
+        graph._trt_backend_functions = self
+        for name, definition in self._definitions.items():  # the context counts how often each was added
+            while self._context.has_function(name):
+                self._context.remove_function(name)
+            self._context.add_function_def(definition)
+
+
+def _remove(context: Any, names: Iterable[str]) -> None:
+    for name in filter(context.has_function, names):
+        context.remove_function(name)
 
 
 def _partition(
@@ -167,6 +208,9 @@ def _function(graph_def: graph_pb2.GraphDef, frozen: Frozen, outputs: Sequence[s
     def import_graph() -> None:
         with tf.name_scope("trt_weights"):
             values = {f"{name}:0": variable.read_value() for name, variable in frozen.variables.items()}
+        values |= {
+            name: tf.compat.v1.get_default_graph().capture(handle) for name, handle in frozen.tables.items()
+        }
         tf.graph_util.import_graph_def(graph_def, input_map=values, name="")
 
     whole = wrap_function.wrap_function(import_graph, [])

@@ -8,6 +8,8 @@ Rules:
   FORGET   TensorFlow deletes its last kernels when the interpreter is gone, where a callback into Python would crash. So
            no deletion is announced to us: with each new kernel those go whose function was removed.
   ASSET    A saved model may bring engines along (`assets.py`); one that serves a call here is not built.
+  EXIT     A thread of TensorFlow's that calls us when the interpreter ends is killed inside of C++, which aborts the process or
+           hangs it. So iterators of `tf.data`, which call ahead, go before that: their end waits for their calls.
   NATIVE   What no engine can run, the ops of the native function run, one by one (`native.py` says why).
 """
 
@@ -18,9 +20,11 @@ from __future__ import annotations
 
 __all__ = ["OP_NAME", "PRECISIONS", "EngineSegment", "GraphOfSegments", "adopt", "register"]
 
+import atexit
 import ctypes
 import dataclasses
 import functools
+import gc
 import math
 import os
 from collections.abc import Callable
@@ -47,8 +51,8 @@ from trt_backend.report import GraphRecord, RegionRecord, open_graph
 from trt_backend.runtime.fallback import contain
 from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
-from trt_backend_tf.internals import eager_context, op_def_registry, ops
-from trt_backend_tf.native import NativeSegment, body_of
+from trt_backend_tf.internals import eager_context, iterator_ops, op_def_registry, ops
+from trt_backend_tf.native import NativeSegment, body_of, gradient
 from trt_backend_tf.region import LoweredSegment, SegmentCall, Sizes, lower_segment
 from trt_backend_tf.segment import IDLE, INPUTS, read_specs
 from trt_backend_tf.types import DTYPES
@@ -397,10 +401,19 @@ def _release_loaded() -> None:
             graph._remove_function(kept)
 
 
+def _release_iterators() -> None:
+    """Have the iterators of `tf.data` end (EXIT)."""
+    for found in gc.get_objects() if _kernels else ():
+        if issubclass(type(found), iterator_ops.OwnedIterator):
+            found._iterator_resource = None
+
+
 @functools.cache
 def register() -> None:
-    """Register the op and its kernels, once a process."""
+    """Register the op, its gradient and its kernels, once a process."""
+    atexit.register(_release_iterators)
     c_api.register_op(OP_NAME, _ATTRIBUTES, ("in_tensor: InT",), ("out_tensor: OutT",))
+    tf.RegisterGradient(OP_NAME)(gradient)
     for device, copy in kernels().items():
         compute = c_api.ComputeFunction(functools.partial(_compute, copy=copy))
         c_api.register_kernel(OP_NAME, device, c_api.CreateFunction(_create), compute)

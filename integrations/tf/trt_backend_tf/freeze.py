@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ["Frozen", "freeze"]
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
-from trt_backend_tf.internals import convert_to_constants, tf_optimizer, wrap_function
+from trt_backend_tf.internals import convert_to_constants, eager_context, tf_optimizer, wrap_function
 
 _OPTIMIZERS = ("function", "pruning", "dependency", "constfold", "arithmetic", "common_subgraph_elimination")
 """Grappler's passes that make a graph smaller; those that make kernels of TensorFlow's own (remap, layout) are left out."""
@@ -35,7 +35,36 @@ _GRAPH_LIMIT_BYTES = 3 << 29
 _JITTED = "_XlaMustCompile"
 """The attribute of functions, and of their calls, that XLA is to compile."""
 
-_STATE = frozenset({"HashTableV2", "MutableHashTableV2", "ReadVariableOp", "VarHandleOp", "VariableV2"})
+_AS_IN_XLA = frozenset(
+    {
+        "BatchToSpaceND",
+        "BiasAdd",
+        "Const",
+        "Conv2D",
+        "Conv3D",
+        "DepthwiseConv2dNative",
+        "ExpandDims",
+        "Identity",
+        "NoOp",
+        "Pad",
+        "Relu",
+        "Reshape",
+        "Sigmoid",
+        "SpaceToBatchND",
+        "Squeeze",
+        "Tanh",
+        "Transpose",
+    }
+)
+"""Ops that XLA computes as TensorFlow does, but for rounding. Others differ: random numbers, casts and indices out of range."""
+
+_WITHOUT_GRADIENT = frozenset({"PreventGradient", "StopGradient"})
+"""Ops that Grappler would take for identities: converted models have gradients."""
+
+_TABLES = frozenset({"HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2"})
+"""Ops that make lookup tables, which only graphs of TensorFlow 1 have inside."""
+
+_STATE = _TABLES | {"ReadVariableOp", "VarHandleOp", "VariableV2"}
 """Ops that keep or read state, which freezing should have replaced."""
 
 
@@ -48,12 +77,14 @@ class Frozen:
         inputs: the names of the tensors that are fed, in the order of the function's arguments.
         outputs: the names of the tensors that are returned.
         variables: what to feed besides, by the name of the placeholder: copies of the function's largest variables.
+        tables: the handles of lookup tables to feed besides, by the name of the placeholder.
     """
 
     graph_def: graph_pb2.GraphDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: Mapping[str, tf.Variable]
+    tables: Mapping[str, tf.Tensor]
 
 
 def freeze(function: Any) -> Frozen:
@@ -63,9 +94,14 @@ def freeze(function: Any) -> Frozen:
         function: a `ConcreteFunction`; its variables must be alive.
 
     Raises:
-        ValueError: it still needs a variable, a table or another resource, which a converted model would not have; or it
+        ValueError: it still needs a variable or a table of its own, which a converted model would not have; or it
             has more weights than a graph can hold, and they are none that can be left out of it.
     """
+    if any(op.type in _TABLES for op in function.graph.get_operations()):
+        raise ValueError(
+            "lookup tables in a graph of TensorFlow 1 cannot be converted: convert the part of the model behind them, or "
+            "save it anew with TensorFlow 2"
+        )
     try:
         frozen, variables = _constants_for_variables(function)
     except tf.errors.FailedPreconditionError as error:
@@ -78,12 +114,13 @@ def freeze(function: Any) -> Frozen:
         raise ValueError(
             f"the model cannot be frozen, perhaps because it writes to variables: {error}"
         ) from error
-    _check_frozen(frozen)
-    inputs = tuple(tensor.name for tensor in frozen.inputs)
-    outputs = tuple(tensor.name for tensor in frozen.outputs)
-    simplified = _simplified(frozen.graph, inputs, outputs, variables)
-    _rename_functions(simplified)
-    return Frozen(simplified, inputs, outputs, variables)
+    tables = _tables(function)
+    _check_frozen(frozen, tables)
+    fed, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
+    simplified = _simplified(frozen.graph, fed, outputs, variables)
+    _forget_functions(frozen.graph)
+    inputs = tuple(name for name in fed if name not in tables)
+    return Frozen(simplified, inputs, outputs, variables, tables)
 
 
 class _TooLargeError(ValueError):
@@ -159,6 +196,7 @@ def _constants_for_variables(function: Any) -> tuple[Any, dict[str, tf.Variable]
     """
     variables = _Variables(function, lower_control_flow=False, aggressive_inlining=True)
     graph_def, captures = convert_to_constants._replace_variables_by_constants(variables)
+    _rename_functions(graph_def)
     frozen = convert_to_constants._construct_concrete_function(function, graph_def, captures)
     left_out = {
         name: tf.Variable(
@@ -185,9 +223,19 @@ def _byte_count(variable: tf.Variable) -> int:
     return (variable.shape.num_elements() or 0) * variable.dtype.size
 
 
-def _check_frozen(frozen: Any) -> None:
+def _tables(function: Any) -> dict[str, tf.Tensor]:
+    """Return the handles of the lookup tables that a function captures, by the name of the placeholder inside."""
+    variables = {id(variable.handle) for variable in function.graph.variables}
+    return {
+        inside.name: handle
+        for handle, inside in function.graph.captures
+        if handle.dtype == tf.resource and id(handle) not in variables
+    }
+
+
+def _check_frozen(frozen: Any, tables: Collection[str]) -> None:
     left = [f"{op.name} ({op.type})" for op in frozen.graph.get_operations() if op.type in _STATE]
-    left += [tensor.name for tensor in frozen.inputs if tensor.dtype == tf.resource]
+    left += [t.name for t in frozen.inputs if t.dtype == tf.resource and t.name not in tables]
     if left:
         raise ValueError(
             f"{len(left)} variables or other resources of the model cannot be frozen, the first is {left[0]}: "
@@ -213,37 +261,60 @@ def _simplified(
     meta_graph.graph_def.CopyFrom(graph_def)
     kept = meta_graph.collection_def["train_op"].node_list.value
     kept.extend(dict.fromkeys(name.partition(":")[0] for name in (*inputs, *outputs)))
+    kept.extend(node.name for node in graph_def.node if node.op in _WITHOUT_GRADIENT)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
     rewrite.optimizers.extend(_OPTIMIZERS)
     rewrite.min_graph_nodes = -1
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
-    return tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
+    simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
+    _restore_compiled(simplified, graph_def)
+    return simplified
 
 
 def _allow_inlining(graph_def: graph_pb2.GraphDef) -> None:
-    """Have functions inlined that XLA would compile, such as Keras' grouped convolutions, where TensorFlow can run them."""
+    """Have functions inlined that XLA would compile, where TensorFlow computes the same: Keras' grouped convolutions."""
     functions = {function.signature.name: function for function in graph_def.library.function}
     nodes = [*graph_def.node, *(node for function in functions.values() for node in function.node_def)]
     for node in nodes:
         if _JITTED not in node.attr or "f" not in node.attr:
             continue
         function = functions[node.attr["f"].func.name]
-        if not any(map(_needs_xla, function.node_def)):
+        if not node.attr[_JITTED].b or all(map(_needs_no_xla, function.node_def)):
             del node.attr[_JITTED]
             for name in {_JITTED, "_noinline"}.intersection(function.attr):
                 del function.attr[name]
 
 
-def _needs_xla(node: node_def_pb2.NodeDef) -> bool:
-    """Whether TensorFlow has no kernel for a node on the CPU."""
-    return node.op.startswith("Xla") or (
+def _needs_no_xla(node: node_def_pb2.NodeDef) -> bool:
+    """Whether TensorFlow has a kernel for a node on the CPU, which computes what XLA does."""
+    return node.op in _AS_IN_XLA and not (
         "data_format" in node.attr and node.attr["data_format"].s == b"NCDHW"
     )
 
 
+def _restore_compiled(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
+    """Take back the functions that XLA compiles, and those that they call: Grappler folds constants by TensorFlow's kernels."""
+    before = {function.signature.name: function for function in original.library.function}
+    nodes = [
+        *simplified.node,
+        *(node for function in simplified.library.function for node in function.node_def),
+    ]
+    pending = [node.attr["f"].func.name for node in nodes if _JITTED in node.attr and "f" in node.attr]
+    restored: dict[str, Any] = {}
+    while pending:
+        name = pending.pop()
+        if name in before and name not in restored:
+            restored[name] = before[name]
+            for node in before[name].node_def:
+                pending += [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
+    kept = [f for f in simplified.library.function if f.signature.name not in restored]
+    simplified.library.ClearField("function")
+    simplified.library.function.extend([*kept, *restored.values()])
+
+
 def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
-    """Give the functions of loops and branches new names: TensorFlow has the unsimplified ones under the old ones."""
+    """Give the functions of loops and branches new names: TensorFlow has the unfrozen ones under the old ones."""
     suffix = uuid.uuid4().hex[:8]
     names = {f.signature.name: f"{f.signature.name}_{suffix}" for f in graph_def.library.function}
     nodes = [*graph_def.node]
@@ -255,6 +326,14 @@ def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
         for attribute in node.attr.values():
             for called in _called(attribute):
                 called.name = names.get(called.name, called.name)
+
+
+def _forget_functions(graph: tf.Graph) -> None:
+    """Take the functions of a frozen graph out of the eager context, which has them because the graph was wrapped."""
+    context = eager_context.context()
+    for name in graph._functions:  # type: ignore[attr-defined]
+        while context.has_function(name):
+            context.remove_function(name)
 
 
 def _called(attribute: attr_value_pb2.AttrValue) -> list[attr_value_pb2.NameAttrList]:

@@ -21,8 +21,12 @@ def by_key(input_fn: InputFn | Mapping[str, InputFn], keys: Collection[str]) -> 
         keys: of the signatures that are converted.
 
     Raises:
-        ValueError: a key of no converted signature.
+        ValueError: a key of no converted signature, or no key.
     """
+    if isinstance(input_fn, Mapping) and not input_fn:
+        raise ValueError(
+            f"there are no inputs for any signature; those that are converted are {sorted(keys)}"
+        )
     by_key = input_fn if isinstance(input_fn, Mapping) else dict.fromkeys(keys, input_fn)
     for key in by_key:
         if key not in keys:

@@ -14,6 +14,7 @@ __all__ = [
     "function_def_to_graph",
     "graph_to_function_def",
     "importer",
+    "iterator_ops",
     "load_v1_in_v2",
     "loader_impl",
     "nest",
@@ -44,6 +45,7 @@ func_graph = _module("framework.func_graph")
 function_def_to_graph = _module("framework.function_def_to_graph")
 graph_to_function_def = _module("framework.graph_to_function_def")
 importer = _module("framework.importer")
+iterator_ops = _module("data.ops.iterator_ops")
 load_v1_in_v2 = _module("saved_model.load_v1_in_v2")
 loader_impl = _module("saved_model.loader_impl")
 nest = _module("util.nest")

@@ -48,15 +48,20 @@ def lower_op(b: Lowering, op: tf.Operation, operands: Sequence[Operand]) -> tupl
     """Lower one op.
 
     Raises:
-        UnsupportedError: no rule takes it.
+        UnsupportedError: no rule takes it, or sizes of which TensorFlow does not know do not fit.
         InvalidGraphError: a rule is wrong (it made another type than TensorFlow promises, or an ill-typed op).
     """
     results = _folded(b, op, operands)
     if results is None:
         if op.type not in RULES:
             raise UnsupportedError("", ReasonKind.NO_RULE)
-        with b.at(op.name):
-            result = RULES(b, op, operands)
+        try:
+            with b.at(op.name):
+                result = RULES(b, op, operands)
+        except InvalidGraphError as error:
+            if not any(map(_is_known_better, operands, op.inputs)):
+                raise
+            raise UnsupportedError(f"TensorFlow may refuse the sizes: {error}") from error
         results = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     _check(op, results)
     return results
@@ -268,6 +273,13 @@ def _wrapped(array: Any, dtype: DType) -> Any:
     half = 1 << (bits - 1)
     wrap = np.frompyfunc(lambda e: e if isinstance(e, Dim) else (e + half) % (2 * half) - half, 1, 1)
     return np.asarray(wrap(array), dtype=object)
+
+
+def _is_known_better(operand: Operand, tensor: tf.Tensor) -> bool:
+    """Whether we know a size, or elements, that TensorFlow does not."""
+    if isinstance(operand, Known) or tensor.shape.rank is None:
+        return True
+    return any(isinstance(a, int) and b is None for a, b in zip(operand.shape, tensor.shape, strict=True))
 
 
 def _check(op: tf.Operation, results: Sequence[Operand]) -> None:

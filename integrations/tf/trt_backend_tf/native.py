@@ -6,7 +6,7 @@ with as many calls as threads, for ever. Single ops run where they are called.
 
 from __future__ import annotations
 
-__all__ = ["NativeSegment", "body_of"]
+__all__ = ["NativeSegment", "body_of", "gradient"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +51,23 @@ def body_of(function: str, shapes: Sequence[Any]) -> tuple[tf.Graph, list[tf.Ten
         graph.get_tensor_by_name(renamed[definition.ret[arg.name]]) for arg in definition.signature.output_arg
     ]
     return graph, places, returned
+
+
+def gradient(op: tf.Operation, *received: tf.Tensor | None) -> list[tf.Tensor | None]:
+    """Return the gradients of a segment's node: those of its function, which is computed anew in the current graph.
+
+    Args:
+        op: the node.
+        received: the gradients of its outputs.
+    """
+    definition = eager_context.context().get_function_def(op.get_attr("segment_func").name)
+    body, renamed = function_def_to_graph.function_def_to_graph_def(definition)
+    inputs = [tf.identity(tensor) for tensor in op.inputs]
+    fed = {f"{arg.name}:0": x for arg, x in zip(definition.signature.input_arg, inputs, strict=True)}
+    names = [renamed[definition.ret[arg.name]] for arg in definition.signature.output_arg]
+    results = tf.graph_util.import_graph_def(body, fed, names)
+    known = [(result, given) for result, given in zip(results, received, strict=True) if given is not None]
+    return tf.gradients([result for result, _ in known], inputs, [given for _, given in known])
 
 
 class NativeSegment:

@@ -115,6 +115,12 @@ DEFAULT_TRT_CONVERSION_PARAMS = TrtConversionParams()
 
 def check_params(params: TrtConversionParams) -> None:
     """Raise ValueError for an illegal value, with the legal ones."""
+    if not hasattr(params, "precision_mode"):
+        raise ValueError(f"conversion_params is a {type(params).__name__}, and should be TrtConversionParams")
+    for name in ("max_workspace_size_bytes", "minimum_segment_size", "maximum_cached_engines"):
+        value = getattr(params, name)
+        if not isinstance(value, int) or abs(value) >= 1 << 63:
+            raise ValueError(f"{name}={value!r}: it should be an int, and of 64 bits")
     modes = TrtPrecisionMode.supported_precision_modes()
     if params.precision_mode not in modes:
         raise ValueError(
@@ -127,7 +133,7 @@ def check_params(params: TrtConversionParams) -> None:
 def check_strategy(strategy: str) -> None:
     """Raise ValueError for an unknown strategy, with the known ones."""
     legal = supported_profile_strategies()
-    if strategy.lower() not in [name.lower() for name in legal]:
+    if not isinstance(strategy, str) or strategy.lower() not in [name.lower() for name in legal]:
         raise ValueError(f"profile_strategy '{strategy}' is not supported. It should be one of {legal}")
     if strategy == PROFILE_STRATEGY_IMPLICIT_BATCH_MODE_COMPATIBLE:
         log.warning(

@@ -22,6 +22,7 @@ __all__ = [
     "supported_profile_strategies",
 ]
 
+import gc
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from trt_backend_tf.conversion import Conversion, convert
 from trt_backend_tf.device import load_provider
 from trt_backend_tf.engine_op import PRECISIONS
 from trt_backend_tf.input_functions import InputFn, by_key, run_on_inputs
-from trt_backend_tf.internals import eager_context
+from trt_backend_tf.internals import eager_context, resource
 from trt_backend_tf.parameters import (
     DEFAULT_TRT_CONVERSION_PARAMS,
     DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
@@ -122,13 +123,17 @@ class TrtGraphConverterV2:
                 DeprecationWarning,
                 stacklevel=2,
             )
-        self._conversion_params = conversion_params or TrtConversionParams(
-            max_workspace_size_bytes,
-            precision_mode,
-            minimum_segment_size,
-            maximum_cached_engines,
-            use_calibration,
-            allow_build_at_runtime,
+        self._conversion_params = (
+            conversion_params
+            if conversion_params is not None
+            else TrtConversionParams(
+                max_workspace_size_bytes,
+                precision_mode,
+                minimum_segment_size,
+                maximum_cached_engines,
+                use_calibration,
+                allow_build_at_runtime,
+            )
         )
         check_params(self._conversion_params)
         self._profile_strategy = "Unknown"
@@ -137,6 +142,8 @@ class TrtGraphConverterV2:
             check_strategy(self._profile_strategy)
         self._use_dynamic_shape = bool(use_dynamic_shape)
         self._input_saved_model_dir = input_saved_model_dir
+        if isinstance(input_saved_model_tags, str):  # as `tf.saved_model.load` takes them
+            input_saved_model_tags = [input_saved_model_tags]
         self._input_saved_model_tags = list(input_saved_model_tags or [tf.saved_model.SERVING])
         self._signature_key = (
             input_saved_model_signature_key or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -161,8 +168,9 @@ class TrtGraphConverterV2:
                 key that `save` gives it.
 
         Raises:
-            ValueError: the function has no signature.
+            ValueError: the function has no signature, or a parameter is one of a SavedModel.
         """
+        _check_live(parameters)
         converter = cls(**parameters)
         converter._function = function_of(function, input_signature)
         return converter
@@ -179,8 +187,9 @@ class TrtGraphConverterV2:
             parameters: as for `from_function`.
 
         Raises:
-            ValueError: the model does not declare its inputs.
+            ValueError: the model does not declare its inputs, or a parameter is one of a SavedModel.
         """
+        _check_live(parameters)
         converter = cls(**parameters)
         converter._function = function_of_keras(model, input_signature)
         return converter
@@ -211,9 +220,9 @@ class TrtGraphConverterV2:
             raise RuntimeError("convert() is already called. A converter converts once.")
         mode = self._conversion_params.precision_mode.upper()
         calibrates = mode == TrtPrecisionMode.INT8 and self._conversion_params.use_calibration
-        if calibrates and not calibration_input_fn:
+        if calibrates and calibration_input_fn is None:
             raise ValueError("Should specify calibration_input_fn because INT8 calibration is needed")
-        if calibration_input_fn and not calibrates:
+        if calibration_input_fn is not None and not calibrates:
             raise ValueError("Should not specify calibration_input_fn because INT8 calibration is not needed")
         provider = load_provider()
         if mode in (TrtPrecisionMode.FP16, TrtPrecisionMode.BF16) and provider.runs_on == "cpu":
@@ -224,7 +233,7 @@ class TrtGraphConverterV2:
             key: convert(function, provider, self._options(), self._attributes())
             for key, function in self._functions().items()
         }
-        if calibration_input_fn:
+        if calibration_input_fn is not None:
             for key, generate in by_key(calibration_input_fn, conversions).items():
                 with conversions[key].calibration():
                     run_on_inputs(conversions[key].function, generate, key)
@@ -256,7 +265,7 @@ class TrtGraphConverterV2:
             raise NotImplementedError(
                 "build() is already called. It is not supported to call build() more than once."
             )
-        if not input_fn:
+        if input_fn is None:
             raise RuntimeError(
                 "input_fn is None. Method build() needs input_fn to be specified in order to build TensorRT engines"
             )
@@ -286,6 +295,7 @@ class TrtGraphConverterV2:
         conversions = self._done("save")
         root = tf.Module()
         root.trt_weights = [variable for made in conversions.values() for variable in made.variables]  # type: ignore[attr-defined]
+        root.trt_tables = _owners([handle for made in conversions.values() for handle in made.tables])  # type: ignore[attr-defined]
         with TemporaryDirectory() as folder:
             if save_gpu_specific_engines:
                 root.trt_engines = _assets(conversions.values(), Path(folder))  # type: ignore[attr-defined]
@@ -368,6 +378,24 @@ def _assets(conversions: Iterable[Conversion], folder: Path) -> list[EngineAsset
     found = [EngineAsset(identity, path) for identity, path in written if path is not None]
     log.info("%d of %d engines are saved with the model", len(found), len(segments))
     return found
+
+
+def _owners(handles: Sequence[tf.Tensor]) -> list[Any]:
+    """Return the objects that have the handles of tables: they are saved with what captures these."""
+    wanted = set(map(id, handles))
+    return [
+        found
+        for found in (gc.get_objects() if wanted else ())
+        if issubclass(type(found), resource.CapturableResource) and id(found._resource_handle) in wanted
+    ]
+
+
+def _check_live(parameters: Mapping[str, Any]) -> None:
+    for name in ("input_saved_model_dir", "input_saved_model_tags", "signature_keys"):
+        if parameters.get(name) is not None:
+            raise ValueError(
+                f"{name} is for a SavedModel: a function has one signature, which input_saved_model_signature_key names"
+            )
 
 
 def _check_keys(key: str | None, keys: Sequence[str] | str | None) -> None:

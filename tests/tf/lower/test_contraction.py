@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from tf_checks import arrays, check, check_native  # noqa: E402
+from tf_checks import arrays, check, check_native, convert_function  # noqa: E402
 
 RAW = tf.raw_ops
 
@@ -30,6 +32,14 @@ def test_batch_matmul(shapes: list[tuple[int, ...]], adjoint: bool) -> None:
     y = tf.linalg.matrix_transpose(y) if adjoint else y
     check(lambda x, y: RAW.BatchMatMulV2(x=x, y=y, adj_y=adjoint), x, y)
     check(lambda x, y: RAW.BatchMatMulV3(x=x, y=y, adj_y=adjoint, Tout=tf.float32), x, y)
+
+
+@pytest.mark.parametrize("dtypes", [("int8", "int8"), ("uint8", "int8"), ("uint8", "uint8")])
+def test_batch_matmul_of_8_bits(dtypes: tuple[str, str]) -> None:
+    """As Keras' `quantize("int8")` multiplies."""
+    x, y = (tf.cast(tf.range(70, 82), dtype) for dtype in dtypes)
+    x, y = tf.reshape(x, [1, 3, 4]), tf.reshape(y, [1, 4, 3])
+    check(lambda x, y: 2 * RAW.BatchMatMulV3(x=x, y=y, Tout=tf.int32), x, y)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +157,28 @@ def test_conv2d_transpose(padding: str, stride: int, window: int) -> None:
             x,
             kernel,
         )
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [[0, 0], [1, 2], [0, 1], [0, 0]]])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("more", [-2, -1, 0, 1, 2])
+def test_conv2d_transpose_where_tensorflow_may_refuse(padding: Any, stride: int, more: int) -> None:
+    x, kernel = arrays([(2, 5, 6, 4), (3, 3, 3, 4)])
+    rest = {"SAME": 0, "VALID": 3 - stride}.get(str(padding), -stride)
+
+    def function(x: Any) -> Any:
+        sizes = [2, stride * tf.shape(x)[1] + rest + more, stride * 6 + max(rest, 0), 3]
+        return tf.nn.conv2d_transpose(x, kernel, sizes, stride, padding)
+
+    try:
+        function(x)
+    except (tf.errors.InvalidArgumentError, tf.errors.AbortedError) as error:
+        _, conversion = convert_function(function, [tf.TensorSpec([2, None, 6, 4])])
+        assert conversion.record.regions == []
+        with pytest.raises(type(error)):
+            conversion.function(x)
+    else:
+        check(function, x)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 5, 3), (2, 5, 4, 3)])

@@ -11,6 +11,8 @@ tf = pytest.importorskip("tensorflow")
 
 from tf_checks import assert_close, convert_function  # noqa: E402
 
+from trt_backend.errors import ReasonKind  # noqa: E402
+
 RAW = tf.raw_ops
 
 Sizes = tuple[int, ...]
@@ -44,6 +46,17 @@ REFUSED: dict[str, tuple[Callable[..., Any], Sequence[Sizes], Sequence[Sizes]]] 
         [(3, 3)],
         [(1, 3)],
     ),
+    "Conv2DBackpropInput": (
+        lambda x: tf.nn.conv2d_transpose(
+            tf.reshape(x, [*tf.unstack(tf.shape(x)[:3]), 4]),
+            tf.ones([3, 3, 2, 4]),
+            [2, 2 * tf.shape(x)[1], 2 * tf.shape(x)[2], 2],
+            2,
+            "SAME",
+        ),
+        [(2, 5, 6, 4)],
+        [(3, 5, 6, 4)],
+    ),
     "Einsum": (lambda x, y: tf.einsum("ij,jk->ik", x, y), [(2, 3), (3, 2)], [(2, 1), (3, 2)]),
 }
 
@@ -72,7 +85,9 @@ def test_sizes_that_tensorflow_refuses(name: str) -> None:
     concrete, ours, region = converted(function, given)
     wrong = [tf.ones(sizes) for sizes in refused]
     for called in (concrete, ours):
-        with pytest.raises(tf.errors.InvalidArgumentError):
+        with pytest.raises(
+            (tf.errors.InvalidArgumentError, tf.errors.AbortedError)
+        ):  # the latter is oneDNN's
             called(*wrong)
     right = [tf.ones(sizes) for sizes in given]
     assert_close(ours(*right), concrete(*right))
@@ -154,3 +169,21 @@ def test_calls_that_tensorflow_refuses() -> None:
         assert conversion.record.regions
         with pytest.raises(tf.errors.InvalidArgumentError):
             conversion.function(*given)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tf.reshape(x, [tf.shape(x)[0], 1, -1]) + tf.ones([6]),
+        lambda x: tf.reshape(x, [tf.shape(x)[0], -1]) @ tf.ones([6, 2]),
+    ],
+)
+def test_sizes_that_never_fit(function: Any) -> None:
+    """We know them, and TensorFlow does not before the call."""
+    _, conversion = convert_function(lambda x: (function(x), x * 2.0), [tf.TensorSpec([None, 4])])
+    assert [(r.kind, r.detail[:23]) for r in conversion.record.native] == [
+        (ReasonKind.UNSUPPORTED, "TensorFlow may refuse t")
+    ]
+    assert len(conversion.record.regions) >= 1
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        conversion.function(tf.ones([3, 4]))

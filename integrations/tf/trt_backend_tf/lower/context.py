@@ -75,9 +75,12 @@ class Lowering(LayerBuilder):
     # Calls that TensorFlow refuses
 
     def agree(self, sizes: Sequence[DimLike], others: Sequence[DimLike]) -> None:
-        """Note sizes that must be equal, where TensorFlow does not broadcast."""
+        """Note sizes that must be equal, where TensorFlow does not broadcast (UnsupportedError where they never are)."""
         for size, other in zip(sizes, others, strict=True):
-            self.limits += [size - other, other - size]
+            difference = size - other
+            if isinstance(difference, int) and difference:
+                raise UnsupportedError(f"the sizes {size} and {other}, which must be equal")
+            self.limits += [difference, -difference]
 
     # Values
 

@@ -14,7 +14,9 @@ __all__ = ["RULES", "is_channels_last", "same_padding", "spatial_of"]
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trt_backend.errors import ReasonKind, UnsupportedError
+import tensorflow as tf
+
+from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import DimLike, dim_max
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.contraction import Convolution, Deconvolution, MatrixMultiply
@@ -23,6 +25,7 @@ from trt_backend.ir.ops.reduction import ReduceKind
 from trt_backend.ir.types import volume
 from trt_backend_tf.lower.context import Known, Lowering
 from trt_backend_tf.lower.rules import RuleTable
+from trt_backend_tf.types import dtype_of
 
 RULES = RuleTable()
 
@@ -37,10 +40,12 @@ def _matmul(b: Lowering, x: Value, y: Value, *, transpose_a: bool, transpose_b: 
 
 
 @RULES.rule("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-def _batch_matmul(b: Lowering, x: Value, y: Value, *, adj_x: bool, adj_y: bool) -> Value:
-    """Multiply batches of matrices, which broadcast."""
-    if x.dtype is not y.dtype:
-        raise UnsupportedError(f"{x.dtype.value} times {y.dtype.value}", ReasonKind.DTYPE)
+def _batch_matmul(
+    b: Lowering, x: Value, y: Value, *, adj_x: bool, adj_y: bool, Tout: tf.DType | None = None
+) -> Value:
+    """Multiply batches of matrices, which broadcast; 8 bits are multiplied in 32."""
+    dtype = x.dtype if Tout is None else dtype_of(Tout)
+    x, y = b.cast(x, dtype), b.cast(y, dtype)
     rank = max(x.type.rank, y.type.rank)
     return b.add(MatrixMultiply(adj_x, adj_y), b.with_rank(x, rank), b.with_rank(y, rank))
 
@@ -205,6 +210,14 @@ class _Windows:
         """Return how many elements a window spans in each dimension."""
         return tuple(d * (w - 1) + 1 for d, w in zip(self.spread, window, strict=True))
 
+    def counts(self, sizes: Sequence[DimLike], window: Sequence[int]) -> list[DimLike]:
+        """Return how many windows there are in each dimension."""
+        if self.padding == "SAME":
+            return [(size + step - 1) // step for size, step in zip(sizes, self.step, strict=True)]
+        pairs = self.explicit or ((0, 0),) * len(sizes)
+        given = zip(sizes, pairs, self.reaches(window), self.step, strict=True)
+        return [(size + sum(pair) - reach) // step + 1 for size, pair, reach, step in given]
+
     def pads(
         self, sizes: Sequence[DimLike], window: Sequence[int], counts: Sequence[DimLike | None]
     ) -> tuple[tuple[DimLike, ...], tuple[DimLike, ...]]:
@@ -293,8 +306,9 @@ def _deconvolution(
     if len(sizes) != image.type.rank:
         raise UnsupportedError("its sizes are only those of an image")
     target, depth = (sizes[1:-1], sizes[-1]) if windows.channels_last else (sizes[2:], sizes[1])
-    channels, per_group = b.static("the number of channels", depth, weights.shape[1])
+    channels, per_group, _ = b.static("the number of channels", depth, weights.shape[1], image.shape[1])
     window, counts = b.static("the window of the convolution", *weights.shape[2:]), image.shape[2:]
+    b.agree([sizes[0], *windows.counts(target, window)], [image.shape[0], *counts])
     before = b.static("the padding of a deconvolution", *windows.pads(target, window, counts)[0])
     rests = [
         (count - 1) * step + reach - pad - size
