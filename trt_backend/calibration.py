@@ -65,7 +65,7 @@ class Calibration:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()
         self._histograms, self._thresholds = state["histograms"], state["thresholds"]
-        self._loaded = state["loaded"]
+        self._loaded = state.get("loaded", {})
         self.version = state["version"]
 
     @property

@@ -154,6 +154,18 @@ def test_a_sum_with_a_number_out_of_range_is_an_island(dtype: DType) -> None:
     np.testing.assert_allclose(evaluate(low, inputs)[0], evaluate(graph, inputs)[0], atol=TOLERANCE[dtype])
 
 
+def test_products_with_numbers_out_of_range_are_islands() -> None:
+    b = Builder()
+    small = b.add(MatrixMultiply(), floats(b, "x", 2, 4), b.constant(numbers(4, 4, scale=1e-4)))
+    scaled = b.add(PROD, small, b.constant(np.full((1, 1), 1e6, np.float32)))
+    graph = b.build([b.add(MatrixMultiply(), scaled, b.constant(numbers(4, 4, scale=1e6)))])
+    low = lowered(graph, DType.FLOAT16)
+    assert dtypes(low, Elementwise) == [DType.FLOAT32]
+    assert dtypes(low, MatrixMultiply) == [DType.FLOAT16, DType.FLOAT32]
+    inputs = [numbers(2, 4)]
+    np.testing.assert_allclose(evaluate(low, inputs)[0], evaluate(graph, inputs)[0], rtol=1e-2, atol=1e4)
+
+
 @pytest.mark.parametrize("dtype", LOW)
 def test_infinities_stay(dtype: DType) -> None:
     b = Builder()

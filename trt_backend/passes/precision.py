@@ -5,9 +5,9 @@ Rules (those of PyTorch's autocast, "CUDA Ops that can autocast", but with value
   FOLLOW   Ops that cost memory traffic only (layout, activations, sums, ...) do where what they read was made in it.
   ISLAND   All others stay in float32: what sums, exponentiates or divides leaves float16's range or loses its small terms.
   BORDER   Inputs and outputs keep their types.
-  FINITE   Finite numbers beyond the low precision's range become its largest ones. A mask's -3e38 becomes half of that,
-           which hides as well, and leaves room for the score that it is added to; other sums with such a constant are
-           islands. Infinities stay: a query whose keys are all hidden by -inf attends to none, by -3e38 to all.
+  FINITE   Ops with a finite constant beyond the low precision's range are islands. An attention's mask becomes one within
+           half of it, which hides as well as -3e38, and leaves room for the score that it is added to. Infinities stay: a
+           query whose keys are all hidden by -inf attends to none, by -3e38 to all.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ __all__ = ["lower_precision"]
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trt_backend.errors import UnsupportedError
 from trt_backend.ir.builder import Builder, rebuild
-from trt_backend.ir.graph import Constant, Graph, Node, Value
+from trt_backend.ir.graph import Graph, Node, Value
 from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
 from trt_backend.ir.ops.elementwise import (
@@ -65,10 +63,10 @@ _FOLLOW = (
     *(Identity, Transpose, Reshape, Expand, Slice, Pad, Concatenation),
     *(Gather, GatherElements, GatherND, ScatterElements, ScatterND),
 )
-_SUMS = (ElementwiseKind.SUM, ElementwiseKind.SUB)
 _FOLLOWING_KINDS = frozenset(
     {
-        *_SUMS,
+        ElementwiseKind.SUM,
+        ElementwiseKind.SUB,
         ElementwiseKind.PROD,
         ElementwiseKind.MAX,
         ElementwiseKind.MIN,
@@ -104,7 +102,9 @@ def _lower(
     floats = [value for value in inputs if value.dtype is DType.FLOAT32]
     if not floats or any(output.dtype is not DType.FLOAT32 for output in node.outputs):
         return None
-    if not isinstance(node.op, _ALWAYS) and not _follows(b, node.op, floats, _LARGEST[dtype]):
+    if not isinstance(node.op, _ALWAYS) and not _follows(b, node.op, floats):
+        return None
+    if not isinstance(node.op, (Attention, BatchNorm)) and _exceeds(b, floats, _LARGEST[dtype]):
         return None
     if isinstance(node.op, QuantizeDequantize) and dtype is DType.FLOAT16 and min(node.op.scales) < _LEAST:
         return None
@@ -121,27 +121,13 @@ def _lower(
     return [b.add(Cast(DType.FLOAT32), value) for value in lowered]
 
 
-def _follows(b: Builder, op: Op, floats: Sequence[Value], largest: float) -> bool:
-    """Whether the op may follow, and everything that it reads was made in low precision, but for constants.
-
-    Args:
-        b: what makes the graph.
-        op: the op.
-        floats: what it reads in float32.
-        largest: the low precision's largest number.
-    """
+def _follows(b: Builder, op: Op, floats: Sequence[Value]) -> bool:
+    """Whether the op may follow, and everything that it reads was made in low precision, but for constants."""
     if isinstance(op, (Elementwise, Unary, Reduce)):
         square = op.kind is ElementwiseKind.PROD and floats[0] == floats[-1]
         if op.kind not in _FOLLOWING_KINDS or square:
             return False
     elif not isinstance(op, _FOLLOW):
-        return False
-    constants = [constant for value in floats if (constant := b.constant_of(value)) is not None]
-    if (
-        isinstance(op, Elementwise)
-        and op.kind in _SUMS
-        and any(_exceeds(c.array, largest) for c in constants)
-    ):
         return False
     computed = [value for value in floats if b.constant_of(value) is None]
     if isinstance(op, BatchNorm) and computed != floats[:1]:  # its factor and shift are to be computed here
@@ -171,16 +157,13 @@ def _low(b: Builder, value: Value, dtype: DType) -> Value:
     constant = b.constant_of(value)
     if constant is None:
         return b.add(Cast(dtype), value)
-    return b.lazy_constant(value.type.with_dtype(dtype), functools.partial(_narrowed, constant, dtype))
+    return b.lazy_constant(value.type.with_dtype(dtype), lambda: constant.array.astype(dtype.numpy))
 
 
-def _narrowed(constant: Constant, dtype: DType) -> npt.NDArray[Any]:
-    array, largest = constant.array, _LARGEST[dtype]
-    return np.where(np.isinf(array), array, array.clip(-largest, largest)).astype(dtype.numpy)
-
-
-def _exceeds(array: npt.NDArray[Any], largest: float) -> bool:
-    return bool((np.isfinite(array) & (np.abs(array) > largest)).any())
+def _exceeds(b: Builder, values: Sequence[Value], largest: float) -> bool:
+    """Whether a constant among them has a finite number beyond the largest of the low precision."""
+    arrays = [constant.array for value in values if (constant := b.constant_of(value)) is not None]
+    return any(bool((np.isfinite(array) & (np.abs(array) > largest)).any()) for array in arrays)
 
 
 def _finite(b: Builder, mask: Value, largest: float) -> Value:

@@ -112,15 +112,16 @@ class InferenceGraph:
         def failed(reason: Reason) -> None:
             record.reason = reason
 
-        def lowered() -> LoweredRegion:
+        def lowered() -> tuple[LoweredRegion, CompileOptions]:
             frozen = weights if self._options.freeze_weights else frozenset[str]()
-            return lower_region(native, record.name, weights, frozen, self._provider.border)
+            region = lower_region(native, record.name, weights, frozen, self._provider.border)
+            on_gpu = self._provider.runs_on == "cuda"
+            return region, follow_torch(region.graph, self._options) if on_gpu else self._options
 
-        region = contain(lowered, record.name, strict=self._options.strict, failed=failed)
-        if region is None:
+        made = contain(lowered, record.name, strict=self._options.strict, failed=failed)
+        if made is None:
             return _counted(native, record)
-        on_gpu = self._provider.runs_on == "cuda"
-        options = follow_torch(region.graph, self._options) if on_gpu else self._options
+        region, options = made
         executable = compile_graph(region.graph, self._provider, options, record)
         run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None

@@ -46,7 +46,7 @@ def follow_torch(graph: Graph, options: CompileOptions) -> CompileOptions:
 
 def _multiplications(node: Node, sizes: dict[str, int]) -> int:
     def count(*dims: DimLike) -> int:
-        return math.prod(evaluate(dim, sizes) for dim in dims)
+        return math.prod(max(evaluate(dim, sizes), 0) for dim in dims)
 
     shapes = [value.shape for value in node.inputs]
     match node.op:
