@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_checks import (
     ReportChecks,
@@ -21,7 +21,7 @@ from torch_checks import (
     needs_trt,
 )
 
-from models import randn
+from models import randn, randomise
 from trt_backend_torch.attention import ATTENTION, keep_attention
 
 HEADS, SIZE = 4, 16
@@ -184,3 +184,26 @@ def test_natively_it_is_torchs_own(report: ReportChecks) -> None:
     with torch.no_grad():
         assert_runs_as_eager(function, lambda: clone(inputs), options={"min_block_size": 100})
     report.no_engine_ran("region too small")
+
+
+def test_keys_and_values_that_grow_are_in_the_engine(report: ReportChecks) -> None:
+    """Dynamo gives the lengths of both a symbol of their own."""
+
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor, seen: dict[str, Tensor]) -> Tensor:
+            q, k, v = self.heads(x).view(1, 1, 3, 2, 8).permute(2, 0, 3, 1, 4)
+            seen["k"], seen["v"] = (torch.cat([seen[name], new], 2) for name, new in (("k", k), ("v", v)))
+            return self.out(F.scaled_dot_product_attention(q, seen["k"], seen["v"]).reshape(1, 1, 16)).relu()
+
+    model = randomise(Growing())
+    compiled = compile_trt(model)
+    ours, theirs = ({name: randn(1, 2, 3, 8, seed=i) for i, name in enumerate("kv")} for _ in range(2))
+    with torch.no_grad():
+        for i in range(6):
+            token = randn(1, 1, 16, seed=i)
+            assert_close((compiled(token, ours), ours), (model(token, theirs), theirs))
+    report.engines_ran(calls=6, share=1.0, rebuilds=True)

@@ -241,6 +241,31 @@ def test_batch_norm_in_train_mode_moves_its_statistics(dims, report):
     report.engines_ran(calls=3)
 
 
+@pytest.mark.parametrize("min_block_size", [1, 100])
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize(
+    "moved", [lambda x: F.channel_shuffle(x, 2), lambda x: x.roll((1, 1), (2, 3))], ids=["shuffle", "roll"]
+)
+def test_views_of_what_keeps_channels_last_against_its_promise(moved, gradients, min_block_size, report):
+    """torch promises row-major results of these, and AOTAutograd a view of them."""
+
+    def fn(x):
+        return (moved(x * 2).flatten(1) + 1).sigmoid()
+
+    compiled = compile_trt(fn, options={"min_block_size": min_block_size})
+    ours, theirs = (
+        rows(2, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_(gradients) for _ in range(2)
+    )
+    got, wanted = compiled(ours), fn(theirs)
+    assert_close(got, wanted)
+    if gradients:
+        got.sum().backward()
+        wanted.sum().backward()
+        assert_close(ours.grad, theirs.grad)
+    elif min_block_size == 1:
+        report.engines_ran()
+
+
 # -- what outputs may be --
 
 OUTPUTS = {

@@ -14,6 +14,7 @@ from trt_backend.debug import log
 from trt_backend.errors import Reason, ReasonKind
 from trt_backend.report import GraphRecord
 from trt_backend_torch.fx import is_compute, op_name, source_line
+from trt_backend_torch.promises import keep_strides
 from trt_backend_torch.weights import note_training
 
 _WHY = "engines serve calls under torch.no_grad() or torch.inference_mode()"
@@ -32,6 +33,7 @@ class ForwardWatch:
 
     def forward(self, graph: fx.GraphModule, record: GraphRecord) -> Callable[..., Any]:
         """Return the native forward graph."""
+        keep_strides(graph)
         note_native(graph, record)
 
         def run(*args: Any) -> Any:
@@ -44,6 +46,7 @@ class ForwardWatch:
     def backward(self, graph: fx.GraphModule, record: GraphRecord) -> Callable[..., Any]:
         """Return the native backward graph; AOTAutograd asks for it at the first backward pass."""
         self._settled = True
+        keep_strides(graph)
         note_native(graph, record)
 
         def run(*args: Any) -> Any:

@@ -26,7 +26,7 @@ from trt_backend_torch.aliases import mark_shared_views
 from trt_backend_torch.fx import compute_ops, is_compute, op_name, source_line
 from trt_backend_torch.host_graph import FxHostGraph, runner, split
 from trt_backend_torch.lowering import unsupported
-from trt_backend_torch.promises import mark_mistyped
+from trt_backend_torch.promises import keep_strides, mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
 from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
 from trt_backend_torch.tf32 import follow_torch
@@ -168,6 +168,7 @@ def partition_only(
     graph: fx.GraphModule, provider: EngineProvider, options: CompileOptions, record: GraphRecord
 ) -> Partition[fx.Node]:
     """Partition an inference graph and note in `record` what would run where, and why."""
+    keep_strides(graph)
     mark_shared_views(graph)
     mark_mistyped(graph)
     convert_scalars(graph)
@@ -182,7 +183,7 @@ def partition_only(
             strict=options.strict,
             failed=failures.append,
         )
-        return answer[0] if answer else failures[0]
+        return answer[0] if answer else replace(failures[0], source=source_line(node))
 
     def describe(node: fx.Node) -> tuple[str, str]:
         return op_name(node), source_line(node)

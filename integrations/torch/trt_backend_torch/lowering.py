@@ -24,11 +24,9 @@ from trt_backend_torch.decompositions import decompose
 from trt_backend_torch.fx import is_random, is_size, is_view, op_name, source_line, tensors_of
 from trt_backend_torch.lower import RULES
 from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lower.layout import left_out
 from trt_backend_torch.promises import MISTYPED
 from trt_backend_torch.types import DTYPES, dim_of, overlaps_itself, tensor_type
-
-_CAT = torch.ops.aten.cat.default
-"""It leaves out what has the shape [0]: an empty key-value cache starts as that."""
 
 Environment = dict[fx.Node, Any]
 """What each FX node is in the IR: a value, a dim, or a tuple of values."""
@@ -94,7 +92,6 @@ def _check_tensors(node: fx.Node, device: str) -> None:
         raise UnsupportedError("torch promises it another type than it has")
     if is_random(node):
         raise UnsupportedError("its numbers must come from the framework's generator", ReasonKind.RANDOM)
-    skipped = (0,) if node.target is _CAT else None
     devices: set[torch.device] = set()
     for place in (*node.all_input_nodes, node):
         for tensor in _used_outputs(place):
@@ -103,7 +100,7 @@ def _check_tensors(node: fx.Node, device: str) -> None:
                 raise UnsupportedError(f"{tensor.device.type}, not {device}", ReasonKind.DEVICE)
             devices |= set() if number else {tensor.device}
             type = tensor_type(tensor)
-            if 0 in type.shape and (type.shape != skipped or place is node):
+            if 0 in type.shape and (place is node or not left_out(node, type.shape)):
                 raise UnsupportedError(f"{type} has no elements", ReasonKind.EMPTY)
     if len(devices) > 1:
         raise UnsupportedError(f"on {' and '.join(sorted(map(str, devices)))}", ReasonKind.DEVICE)

@@ -1,21 +1,31 @@
-"""Types that torch promises and does not give.
+"""What torch promises of a result and does not give.
 
-torch 2.9 promises integers for a true division of integers with dynamic sizes, and gives floats: an engine that follows
-would take their memory for integers. Such a division, and all that follows from it, is native.
+Rules:
+  TYPES    torch 2.9 promises integers for a true division of integers with dynamic sizes, and gives floats: an engine that
+           follows would take their memory for integers. Such a division, and all that follows from it, is native.
+  STRIDES  A few kernels keep channels_last where row-major is promised, on which AOTAutograd then builds views that fail.
+           They get a copy that keeps the promise.
 """
 
 from __future__ import annotations
 
-__all__ = ["MISTYPED", "mark_mistyped"]
+__all__ = ["MISTYPED", "keep_strides", "mark_mistyped"]
 
 import torch
 from torch import fx
 
 from trt_backend_torch.fx import tensors_of
+from trt_backend_torch.types import physical_order
 
 MISTYPED = "trt_mistyped"
 """The key in the `meta` of a node whose promised type is wrong, or follows from a wrong one."""
 
+_KEEP_CHANNELS_LAST = (
+    torch.ops.aten.channel_shuffle.default,
+    torch.ops.aten.native_channel_shuffle.default,
+    torch.ops.aten.roll.default,
+)
+_CLONE = torch.ops.aten.clone.default
 _TRUE_DIVISIONS = frozenset({torch.ops.aten.div.Tensor, torch.ops.aten.true_divide.Tensor})
 
 
@@ -25,6 +35,23 @@ def mark_mistyped(gm: fx.GraphModule) -> None:
         divides = node.target in _TRUE_DIVISIONS and not all(map(_is_inexact, tensors_of(node)))
         if divides or any(MISTYPED in source.meta for source in node.all_input_nodes):
             node.meta[MISTYPED] = True
+
+
+def keep_strides(gm: fx.GraphModule) -> None:
+    """Have native kernels give the strides that torch promises of them (rule STRIDES)."""
+    for target in _KEEP_CHANNELS_LAST:
+        for node in gm.graph.find_nodes(op="call_function", target=target):
+            if _is_row_major(node.args[0].meta["val"]):
+                continue
+            with gm.graph.inserting_after(node):
+                copy = gm.graph.call_function(_CLONE, (node,), {"memory_format": torch.contiguous_format})
+            copy.meta = dict(node.meta)
+            node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
+    gm.recompile()
+
+
+def _is_row_major(tensor: torch.Tensor) -> bool:
+    return physical_order(tensor.shape, tensor.stride()) == tuple(range(tensor.dim()))
 
 
 def _is_inexact(tensor: torch.Tensor | None) -> bool:

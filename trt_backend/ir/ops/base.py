@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Op", "Types", "broadcast", "normalized_axis", "require", "same_dtype"]
+__all__ = ["Op", "Types", "broadcast", "may_agree", "normalized_axis", "require", "same_dtype"]
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -55,11 +55,13 @@ def normalized_axis(axis: int, rank: int) -> None:
     require(0 <= axis < rank, f"axis {axis} is not in [0, {rank})")
 
 
-def broadcast(left: Shape, right: Shape) -> Shape:
-    """Return the shape of two operands of equal rank whose dimensions agree or are 1.
+def may_agree(left: DimLike, right: DimLike) -> bool:
+    """Whether two dimensions may be the same: two different symbolic ones may, only the call can tell."""
+    return left == right or isinstance(left, Dim) or isinstance(right, Dim)
 
-    Two different symbolic dimensions are taken to agree: only the call can tell.
-    """
+
+def broadcast(left: Shape, right: Shape) -> Shape:
+    """Return the shape of two operands of equal rank whose dimensions agree (`may_agree`) or are 1."""
     require(len(left) == len(right), f"ranks differ: {list(left)} and {list(right)}")
     return tuple(_broadcast_dim(a, b) for a, b in zip(left, right, strict=True))
 
@@ -69,5 +71,5 @@ def _broadcast_dim(a: DimLike, b: DimLike) -> DimLike:
         return b
     if b == 1:
         return a
-    require(isinstance(a, Dim) or isinstance(b, Dim), f"dimensions {a} and {b} do not broadcast")
+    require(may_agree(a, b), f"dimensions {a} and {b} do not broadcast")
     return a if isinstance(a, int) else b

@@ -7,9 +7,10 @@ __all__ = ["Attention", "Convolution", "Deconvolution", "MatrixMultiply"]
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 from trt_backend.ir.dims import DimLike
-from trt_backend.ir.ops.base import Op, Types, broadcast, require, same_dtype
+from trt_backend.ir.ops.base import Op, Types, broadcast, may_agree, require, same_dtype
 from trt_backend.ir.types import DType, TensorType
 
 Ints = tuple[int, ...]
@@ -93,8 +94,7 @@ class MatrixMultiply(Op):
         require(dtype is not DType.BOOL and a.rank == b.rank >= 2, f"does not multiply {a} by {b}")
         rows, inner = a.shape[-2:][:: -1 if self.transpose_a else 1]
         other, columns = b.shape[-2:][:: -1 if self.transpose_b else 1]
-        static = isinstance(inner, int) and isinstance(other, int)
-        require(inner == other or not static, f"does not multiply {a} by {b}")
+        require(may_agree(inner, other), f"does not multiply {a} by {b}")
         return (TensorType(dtype, (*broadcast(a.shape[:-2], b.shape[:-2]), rows, columns)),)
 
 
@@ -115,9 +115,10 @@ class Attention(Op):
         q, k, v, *mask = inputs
         dtype = same_dtype(*inputs)
         require(dtype.is_float and all(t.rank == 4 for t in inputs), "takes floats of rank 4")
-        require(q.shape[3] == k.shape[3], f"q {q} and k {k} differ in size")
-        require(k.shape[2] == v.shape[2], f"k {k} and v {v} differ in length")
-        require(q.shape[1] == k.shape[1] == v.shape[1], "q, k and v differ in heads")
+        require(may_agree(q.shape[3], k.shape[3]), f"q {q} and k {k} differ in size")
+        require(may_agree(k.shape[2], v.shape[2]), f"k {k} and v {v} differ in length")
+        heads = [value.shape[1] for value in (q, k, v)]
+        require(all(may_agree(a, b) for a, b in combinations(heads, 2)), "q, k and v differ in heads")
         if mask:
             broadcast(mask[0].shape, (*q.shape[:3], k.shape[2]))
         return (q.with_shape((*q.shape[:3], v.shape[3])),)

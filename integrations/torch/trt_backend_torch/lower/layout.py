@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import fx
 
 from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import DimLike, dim_max
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.elementwise import ElementwiseKind
 from trt_backend.ir.ops.layout import Concatenation, Gather, Pad, PadMode, Range
-from trt_backend.ir.types import DType, volume
+from trt_backend.ir.types import DType, Shape, volume
 from trt_backend_torch.lower.context import Lowering, Number
 from trt_backend_torch.lower.rules import RuleTable
 
@@ -127,9 +128,23 @@ def _pixel_unshuffle(b: Lowering, x: Value, downscale_factor: int) -> Value:
 
 @RULES.rule(_aten.cat.default)
 def _cat(b: Lowering, tensors: Sequence[Value], dim: int) -> Value:
-    """Join along a dimension; torch leaves out what has the shape [0], whatever the rank of the others."""
-    parts = [b.cast(x, b.result.dtype) for x in tensors if x.shape != (0,)]
-    return b.add(Concatenation(b.axis(dim, b.result.rank)), *parts)
+    """Join along a dimension."""
+    axis = b.axis(dim, b.result.rank)
+    parts = [b.cast(x, b.result.dtype) for x in tensors if not _adds_nothing(x.shape, axis)]
+    return b.add(Concatenation(axis), *parts)
+
+
+def left_out(node: fx.Node, shape: Shape) -> bool:
+    """Whether a node is a concatenation, and an operand of this shape adds nothing to it: a cache before the first token."""
+    if node.target is not _aten.cat.default:
+        return False
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    return isinstance(axis, int) and _adds_nothing(shape, axis)
+
+
+def _adds_nothing(shape: Shape, axis: int) -> bool:
+    """Whether it has no elements along the axis; torch takes the shape [0] beside any other, too."""
+    return shape == (0,) or shape[axis] == 0
 
 
 @RULES.rule(_aten.stack.default)
