@@ -268,7 +268,7 @@ def _simplified(
     rewrite.min_graph_nodes = -1
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
     simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
-    _restore_compiled(simplified, graph_def)
+    _restore_functions(simplified, graph_def)
     return simplified
 
 
@@ -293,24 +293,48 @@ def _needs_no_xla(node: node_def_pb2.NodeDef) -> bool:
     )
 
 
-def _restore_compiled(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
-    """Take back the functions that XLA compiles, and those that they call: Grappler folds constants by TensorFlow's kernels."""
+def _restore_functions(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
+    """Take back functions that Grappler should have left alone, and those that they call.
+
+    They are those that XLA compiles, in which it folds constants by TensorFlow's kernels, and those without a gradient.
+    """
     before = {function.signature.name: function for function in original.library.function}
     nodes = [
         *simplified.node,
         *(node for function in simplified.library.function for node in function.node_def),
     ]
     pending = [node.attr["f"].func.name for node in nodes if _JITTED in node.attr and "f" in node.attr]
+    stopping = _without_gradient(before.values())
+    pending += [f.signature.name for f in simplified.library.function if f.signature.name in stopping]
     restored: dict[str, Any] = {}
     while pending:
         name = pending.pop()
         if name in before and name not in restored:
             restored[name] = before[name]
             for node in before[name].node_def:
-                pending += [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
+                pending += _named(node)
     kept = [f for f in simplified.library.function if f.signature.name not in restored]
     simplified.library.ClearField("function")
     simplified.library.function.extend([*kept, *restored.values()])
+
+
+def _without_gradient(functions: Collection[Any]) -> set[str]:
+    """Return the names of ops without a gradient, and of the functions that have one inside, however deep."""
+    found = set(_WITHOUT_GRADIENT)
+    size = 0
+    while size != len(found):
+        size = len(found)
+        found |= {
+            f.signature.name
+            for f in functions
+            if any(not found.isdisjoint(_named(node)) for node in f.node_def)
+        }
+    return found
+
+
+def _named(node: node_def_pb2.NodeDef) -> list[str]:
+    """Return what a node may call: its op, and the functions in its attributes."""
+    return [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
 
 
 def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
