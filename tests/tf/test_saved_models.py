@@ -242,10 +242,16 @@ class _WithTable(tf.Module):
         """Return the embeddings."""
         return {"y": tf.nn.relu(tf.gather(self.weights, self.table.lookup(x) + 1) * 2.0 + 1.0)}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+    def nested(self, x: Any) -> Any:
+        """Return the embeddings that another function makes."""
+        return {"y": tf.identity(self.embed(x)["y"])}
 
-def test_a_model_with_a_lookup_table(tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("name", ["embed", "nested"])
+def test_a_model_with_a_lookup_table(name: str, tmp_path: Path) -> None:
     model = _WithTable(tmp_path / "words.txt")
-    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.embed)
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=getattr(model, name))
     words = tf.constant(["two", "unknown", "one"])
     wanted = model.embed(words)["y"]
     converter = trt.TrtGraphConverterV2(str(tmp_path / "model"), minimum_segment_size=1)

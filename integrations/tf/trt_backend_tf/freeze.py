@@ -118,6 +118,7 @@ def freeze(function: Any) -> Frozen:
     _check_frozen(frozen, tables)
     fed, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
     simplified = _simplified(frozen.graph, fed, outputs, variables)
+    _strip_control_inputs(simplified, [*variables, *(name.partition(":")[0] for name in tables)])
     _forget_functions(frozen.graph)
     inputs = tuple(name for name in fed if name not in tables)
     return Frozen(simplified, inputs, outputs, variables, tables)
@@ -270,6 +271,15 @@ def _simplified(
     simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
     _restore_functions(simplified, graph_def)
     return simplified
+
+
+def _strip_control_inputs(graph_def: graph_pb2.GraphDef, placeholders: Iterable[str]) -> None:
+    """Have no node wait for placeholders that the converted graph will not have: inlining made some that do."""
+    stripped = {f"^{name}" for name in placeholders}
+    for node in graph_def.node:
+        inputs = [name for name in node.input if name not in stripped]
+        node.ClearField("input")
+        node.input.extend(inputs)
 
 
 def _allow_inlining(graph_def: graph_pb2.GraphDef) -> None:
