@@ -110,6 +110,25 @@ def test_gradients_stop_in_branches_and_loops(function: Any) -> None:
     assert_close(_gradient(converted, x), _gradient(function, x))
 
 
+def test_gradients_of_functions_that_stay_compiled(tmp_path: Path) -> None:
+    inner = tf.function(lambda x: tf.sin(x) * x, jit_compile=True)
+    compiled = tf.function(lambda x: inner(x + 1.0) - x, jit_compile=True)
+
+    def function(x: Any) -> Any:
+        return tf.exp(compiled(x + 1.0)) * 2.0
+
+    x = tf.constant([0.3, -0.2, 0.5])
+    converter = trt.TrtGraphConverterV2.from_function(function, [tf.TensorSpec([3], name="x")])
+    converted = converter.convert()
+    converter.save(str(tmp_path / "converted"))
+    loaded = tf.saved_model.load(str(tmp_path / "converted")).signatures["serving_default"]
+    for called in (converted, lambda x: loaded(x=x)):
+        assert_close(_gradient(called, x), _gradient(function, x))
+        assert_close(
+            _gradient(lambda x, f=called: _gradient(f, x), x), _gradient(lambda x: _gradient(function, x), x)
+        )
+
+
 def _gradient(function: Any, x: Any) -> Any:
     with tf.GradientTape() as tape:
         tape.watch(x)

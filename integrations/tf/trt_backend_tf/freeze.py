@@ -9,7 +9,7 @@ variables: the graph has placeholders for their values.
 
 from __future__ import annotations
 
-__all__ = ["Frozen", "freeze"]
+__all__ = ["CALL_GRADIENT", "Frozen", "freeze", "name_gradients"]
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping
@@ -34,6 +34,9 @@ _GRAPH_LIMIT_BYTES = 3 << 29
 
 _JITTED = "_XlaMustCompile"
 """The attribute of functions, and of their calls, that XLA is to compile."""
+
+CALL_GRADIENT = "TrtBackendCall"
+"""Under which the gradient of a function's call is registered: TensorFlow knows that of traced functions only."""
 
 _AS_IN_XLA = frozenset(
     {
@@ -270,7 +273,15 @@ def _simplified(
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
     simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
     _restore_functions(simplified, graph_def)
+    name_gradients(simplified.node)
     return simplified
+
+
+def name_gradients(nodes: Iterable[node_def_pb2.NodeDef]) -> None:
+    """Have the calls of functions use our gradient: not those in branches and loops, which could not be saved."""
+    for node in nodes:
+        if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
+            node.attr["_gradient_op_type"].s = CALL_GRADIENT.encode()
 
 
 def _strip_control_inputs(graph_def: graph_pb2.GraphDef, placeholders: Iterable[str]) -> None:
