@@ -40,21 +40,31 @@ CALL_GRADIENT = "TrtBackendCall"
 
 _AS_IN_XLA = frozenset(
     {
+        "Add",
+        "AddV2",
+        "BatchMatMulV2",
         "BatchToSpaceND",
         "BiasAdd",
+        "BiasAddV1",
         "Const",
         "Conv2D",
         "Conv3D",
         "DepthwiseConv2dNative",
+        "Elu",
         "ExpandDims",
         "Identity",
+        "MatMul",
+        "Mul",
+        "Neg",
         "NoOp",
         "Pad",
         "Relu",
+        "Relu6",
         "Reshape",
         "Sigmoid",
         "SpaceToBatchND",
         "Squeeze",
+        "Sub",
         "Tanh",
         "Transpose",
     }
@@ -98,7 +108,8 @@ def freeze(function: Any) -> Frozen:
 
     Raises:
         ValueError: it still needs a variable or a table of its own, which a converted model would not have; or it
-            has more weights than a graph can hold, and they are none that can be left out of it.
+            has more weights than a graph can hold, and they are none that can be left out of it; or XLA compiles it as a
+            whole, and may answer otherwise than TensorFlow.
     """
     if any(op.type in _TABLES for op in function.graph.get_operations()):
         raise ValueError(
@@ -117,6 +128,7 @@ def freeze(function: Any) -> Frozen:
         raise ValueError(
             f"the model cannot be frozen, perhaps because it writes to variables: {error}"
         ) from error
+    _check_compiled(function, frozen)
     tables = _tables(function)
     _check_frozen(frozen, tables)
     fed, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
@@ -235,6 +247,19 @@ def _tables(function: Any) -> dict[str, tf.Tensor]:
         for handle, inside in function.graph.captures
         if handle.dtype == tf.resource and id(handle) not in variables
     }
+
+
+def _check_compiled(function: Any, frozen: Any) -> None:
+    attributes = function.function_def.attr
+    if _JITTED not in attributes or not attributes[_JITTED].b:
+        return
+    for op in frozen.graph.get_operations():
+        if op.type != "Placeholder" and not _needs_no_xla(op.node_def):
+            raise ValueError(
+                f"the function to convert has jit_compile=True, and engines cannot answer as XLA where that differs from "
+                f"TensorFlow, perhaps in {op.name} ({op.type}): convert it without jit_compile, as in "
+                "tf.function(function.python_function, input_signature=...)"
+            )
 
 
 def _check_frozen(frozen: Any, tables: Collection[str]) -> None:
