@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ["CALL_GRADIENT", "Frozen", "freeze", "name_gradients"]
 
+import gc
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
-from trt_backend_tf.internals import convert_to_constants, eager_context, tf_optimizer, wrap_function
+from trt_backend_tf.internals import (
+    convert_to_constants,
+    eager_context,
+    resource,
+    tf_optimizer,
+    wrap_function,
+)
 
 _OPTIMIZERS = ("function", "pruning", "dependency", "constfold", "arithmetic", "common_subgraph_elimination")
 """Grappler's passes that make a graph smaller; those that make kernels of TensorFlow's own (remap, layout) are left out."""
@@ -90,14 +97,14 @@ class Frozen:
         inputs: the names of the tensors that are fed, in the order of the function's arguments.
         outputs: the names of the tensors that are returned.
         variables: what to feed besides, by the name of the placeholder: copies of the function's largest variables.
-        tables: the handles of lookup tables to feed besides, by the name of the placeholder.
+        tables: the lookup tables whose handles to feed besides, by the name of the placeholder.
     """
 
     graph_def: graph_pb2.GraphDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: Mapping[str, tf.Variable]
-    tables: Mapping[str, tf.Tensor]
+    tables: Mapping[str, Any]
 
 
 def freeze(function: Any) -> Frozen:
@@ -239,13 +246,21 @@ def _byte_count(variable: tf.Variable) -> int:
     return (variable.shape.num_elements() or 0) * variable.dtype.size
 
 
-def _tables(function: Any) -> dict[str, tf.Tensor]:
-    """Return the handles of the lookup tables that a function captures, by the name of the placeholder inside."""
+def _tables(function: Any) -> dict[str, Any]:
+    """Return the lookup tables that a function captures, by the name of the placeholder inside.
+
+    A function has only their handles; the tables are needed to save what captures these.
+    """
     variables = {id(variable.handle) for variable in function.graph.variables}
-    return {
-        inside.name: handle
+    wanted = {
+        id(handle): inside.name
         for handle, inside in function.graph.captures
         if handle.dtype == tf.resource and id(handle) not in variables
+    }
+    return {
+        wanted[id(found._resource_handle)]: found
+        for found in (gc.get_objects() if wanted else ())
+        if issubclass(type(found), resource.CapturableResource) and id(found._resource_handle) in wanted
     }
 
 

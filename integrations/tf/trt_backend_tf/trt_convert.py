@@ -22,7 +22,6 @@ __all__ = [
     "supported_profile_strategies",
 ]
 
-import gc
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ from trt_backend_tf.conversion import Conversion, convert
 from trt_backend_tf.device import load_provider
 from trt_backend_tf.engine_op import PRECISIONS
 from trt_backend_tf.input_functions import InputFn, by_key, run_on_inputs
-from trt_backend_tf.internals import eager_context, resource
+from trt_backend_tf.internals import eager_context
 from trt_backend_tf.parameters import (
     DEFAULT_TRT_CONVERSION_PARAMS,
     DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
@@ -295,7 +294,7 @@ class TrtGraphConverterV2:
         conversions = self._done("save")
         root = tf.Module()
         root.trt_weights = [variable for made in conversions.values() for variable in made.variables]  # type: ignore[attr-defined]
-        root.trt_tables = _owners([handle for made in conversions.values() for handle in made.tables])  # type: ignore[attr-defined]
+        root.trt_tables = [table for made in conversions.values() for table in made.tables]  # type: ignore[attr-defined]
         with TemporaryDirectory() as folder:
             if save_gpu_specific_engines:
                 root.trt_engines = _assets(conversions.values(), Path(folder))  # type: ignore[attr-defined]
@@ -378,16 +377,6 @@ def _assets(conversions: Iterable[Conversion], folder: Path) -> list[EngineAsset
     found = [EngineAsset(identity, path) for identity, path in written if path is not None]
     log.info("%d of %d engines are saved with the model", len(found), len(segments))
     return found
-
-
-def _owners(handles: Sequence[tf.Tensor]) -> list[Any]:
-    """Return the objects that have the handles of tables: they are saved with what captures these."""
-    wanted = set(map(id, handles))
-    return [
-        found
-        for found in (gc.get_objects() if wanted else ())
-        if issubclass(type(found), resource.CapturableResource) and id(found._resource_handle) in wanted
-    ]
 
 
 def _check_live(parameters: Mapping[str, Any]) -> None:
