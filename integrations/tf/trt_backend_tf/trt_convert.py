@@ -24,6 +24,7 @@ __all__ = [
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -102,7 +103,7 @@ class TrtGraphConverterV2:
         input_saved_model_signature_key: str | None = None,
         use_dynamic_shape: bool | None = None,
         dynamic_shape_profile_strategy: str | None = None,
-        max_workspace_size_bytes: int = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
+        max_workspace_size_bytes: int | None = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
         precision_mode: str = TrtPrecisionMode.FP32,
         minimum_segment_size: int = 3,
         maximum_cached_engines: int = 1,
@@ -346,20 +347,22 @@ class TrtGraphConverterV2:
 
     def _options(self) -> CompileOptions:
         params = self._conversion_params
-        limited = params.max_workspace_size_bytes != DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES
+        workspace = params.max_workspace_size_bytes
+        if workspace == DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES:
+            workspace = None
         nothing = params.minimum_segment_size == -1
         return CompileOptions(
-            min_block_size=1 if nothing else params.minimum_segment_size,
+            min_block_size=1 if nothing else index(params.minimum_segment_size),
             fuel=0 if nothing else None,
-            max_engines=max(params.maximum_cached_engines, 1),
+            max_engines=max(index(params.maximum_cached_engines), 1),
             precision=PRECISIONS[params.precision_mode.upper()],
-            workspace_bytes=params.max_workspace_size_bytes if limited else None,
+            workspace_bytes=None if workspace is None else index(workspace),
         )
 
     def _attributes(self) -> dict[str, Any]:
         params = self._conversion_params
         return {
-            "max_cached_engines_count": params.maximum_cached_engines,
+            "max_cached_engines_count": index(params.maximum_cached_engines),
             "workspace_size_bytes": self._options().workspace_bytes or 0,
             "precision_mode": params.precision_mode.upper(),
             "profile_strategy": self._profile_strategy.lower() if self._use_dynamic_shape else "",
