@@ -129,6 +129,14 @@ def test_gradients_of_functions_that_stay_compiled(tmp_path: Path) -> None:
         )
 
 
+def test_a_function_is_converted_after_its_second_derivatives() -> None:
+    function = tf.function(lambda x: tf.nn.softmax(tf.tanh(x) * 2.0), [tf.TensorSpec([3])])
+    x = tf.constant([0.3, -0.2, 0.5])
+    _gradient(lambda x: _gradient(function, x), x)
+    converted = trt.TrtGraphConverterV2.from_function(function).convert()
+    assert_close(tf.nest.flatten(converted(x)), [function(x)])
+
+
 def _gradient(function: Any, x: Any) -> Any:
     with tf.GradientTape() as tape:
         tape.watch(x)

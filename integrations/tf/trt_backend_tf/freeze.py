@@ -25,6 +25,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 from trt_backend_tf.internals import (
     convert_to_constants,
     eager_context,
+    nest,
     resource,
     tf_optimizer,
     wrap_function,
@@ -139,11 +140,18 @@ def freeze(function: Any) -> Frozen:
     tables = _tables(function)
     _check_frozen(frozen, tables)
     fed, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
+    outputs = outputs[: _promised(function)]
     simplified = _simplified(frozen.graph, fed, outputs, variables)
     _strip_control_inputs(simplified, [*variables, *(name.partition(":")[0] for name in tables)])
     _forget_functions(frozen.graph)
     inputs = tuple(name for name in fed if name not in tables)
     return Frozen(simplified, inputs, outputs, variables, tables)
+
+
+def _promised(function: Any) -> int:
+    """Return how many outputs a function has: to those of its graph TensorFlow adds what second derivatives need."""
+    flat = nest.flatten(function.graph.structured_outputs, expand_composites=True)
+    return sum(item is not None for item in flat)
 
 
 class _TooLargeError(ValueError):
