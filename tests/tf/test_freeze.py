@@ -88,12 +88,36 @@ def test_what_xla_computes_otherwise_stays_compiled(name: str) -> None:
     assert [region.engine_calls for region in trt_backend.report().regions] == [1, 1]
 
 
-def test_what_shall_not_be_compiled_is_inlined() -> None:
-    plain = tf.function(lambda x: tf.exp(x) * 3.0, jit_compile=False)
+INLINED = {
+    "not compiled": tf.function(lambda x: tf.exp(x) * 3.0, jit_compile=False),
+    "as in XLA": tf.function(lambda x: tf.nn.elu(x) * 3.0, jit_compile=True),
+}
+
+
+@pytest.mark.parametrize("name", INLINED)
+def test_what_needs_no_compilation_is_inlined(name: str) -> None:
+    plain = INLINED[name]
     x = tf.constant([-2.0, 1.0, 7.0])
     converted = trt.TrtGraphConverterV2.from_function(
         lambda x: plain(x) + 1.0, [tf.TensorSpec(x.shape)], minimum_segment_size=1
     ).convert()
     (answer,) = tf.nest.flatten(converted(x))
     np.testing.assert_allclose(answer, plain(x) + 1.0, rtol=1e-5)
+    assert [(region.engine_calls, region.ops) for region in trt_backend.report().regions] == [(1, 3)]
+
+
+@pytest.mark.parametrize("name", COMPUTED_OTHERWISE)
+def test_a_whole_function_that_xla_computes_otherwise_is_refused(name: str) -> None:
+    compiled = tf.function(COMPUTED_OTHERWISE[name], [tf.TensorSpec([3])], jit_compile=True)
+    with pytest.raises(ValueError, match=r"has jit_compile=True, .* convert it without jit_compile"):
+        trt.TrtGraphConverterV2.from_function(compiled).convert()
+
+
+def test_a_whole_function_that_xla_computes_alike_is_converted() -> None:
+    weights = tf.Variable(tf.random.stateless_normal([3, 4], [1, 0]))
+    compiled = tf.function(lambda x: tf.nn.relu(x @ weights) * 2.0, [tf.TensorSpec([2, 3])], jit_compile=True)
+    converted = trt.TrtGraphConverterV2.from_function(compiled, minimum_segment_size=1).convert()
+    x = tf.random.stateless_normal([2, 3], [2, 0])
+    (answer,) = tf.nest.flatten(converted(x))
+    np.testing.assert_allclose(answer, compiled(x), rtol=1e-5)
     assert [(region.engine_calls, region.ops) for region in trt_backend.report().regions] == [(1, 3)]

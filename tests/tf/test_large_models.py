@@ -127,6 +127,22 @@ def test_engines_take_those_of_convolutions_for_constants(
     assert [(region.engine_calls, region.native_calls) for region in regions] == [(2, 0)] * 2
 
 
+def test_functions_inside_may_have_them(model: _Model) -> None:
+    """A function that checks something is waited for, and waits for what it is given."""
+
+    @tf.function
+    def inner(ids: Any) -> Any:
+        tf.debugging.assert_non_negative(ids)
+        return model.serve(ids)
+
+    converted = trt.TrtGraphConverterV2.from_function(
+        lambda ids: {name: tf.identity(value) for name, value in inner(ids).items()},
+        [tf.TensorSpec(IDS.shape, tf.dtypes.as_dtype(IDS.dtype), name="ids")],
+        minimum_segment_size=1,
+    ).convert()
+    _assert_close(converted(tf.constant(IDS)), model.serve(IDS))
+
+
 def test_native_runs_have_them_too(model: _Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise BuildError("no memory")

@@ -91,6 +91,59 @@ def test_gradients_are_native(tmp_path: Path) -> None:
     ] * 2
 
 
+def _stop_in_a_branch(x: Any) -> Any:
+    return tf.cond(tf.reduce_sum(x) > -1e9, lambda: tf.stop_gradient(tf.tanh(x) * 2.0) * x, lambda: x)
+
+
+def _stop_in_a_loop(x: Any) -> Any:
+    """The loop's body has it in a function of its own."""
+    stop = tf.function(lambda y: tf.stop_gradient(tf.tanh(y) * 2.0))
+    return tf.while_loop(lambda i, _: i < 2, lambda i, y: (i + 1, stop(y) * y), (0, x), maximum_iterations=2)[
+        1
+    ]
+
+
+@pytest.mark.parametrize("function", [_stop_in_a_branch, _stop_in_a_loop])
+def test_gradients_stop_in_branches_and_loops(function: Any) -> None:
+    x = tf.constant([0.3, -0.2, 0.5])
+    converted = trt.TrtGraphConverterV2.from_function(function, [tf.TensorSpec([3])]).convert()
+    assert_close(_gradient(converted, x), _gradient(function, x))
+
+
+def test_gradients_of_functions_that_stay_compiled(tmp_path: Path) -> None:
+    inner = tf.function(lambda x: tf.sin(x) * x, jit_compile=True)
+    compiled = tf.function(lambda x: inner(x + 1.0) - x, jit_compile=True)
+
+    def function(x: Any) -> Any:
+        return tf.exp(compiled(x + 1.0)) * 2.0
+
+    x = tf.constant([0.3, -0.2, 0.5])
+    converter = trt.TrtGraphConverterV2.from_function(function, [tf.TensorSpec([3], name="x")])
+    converted = converter.convert()
+    converter.save(str(tmp_path / "converted"))
+    loaded = tf.saved_model.load(str(tmp_path / "converted")).signatures["serving_default"]
+    for called in (converted, lambda x: loaded(x=x)):
+        assert_close(_gradient(called, x), _gradient(function, x))
+        assert_close(
+            _gradient(lambda x, f=called: _gradient(f, x), x), _gradient(lambda x: _gradient(function, x), x)
+        )
+
+
+def test_a_function_is_converted_after_its_second_derivatives() -> None:
+    function = tf.function(lambda x: tf.nn.softmax(tf.tanh(x) * 2.0), [tf.TensorSpec([3])])
+    x = tf.constant([0.3, -0.2, 0.5])
+    _gradient(lambda x: _gradient(function, x), x)
+    converted = trt.TrtGraphConverterV2.from_function(function).convert()
+    assert_close(tf.nest.flatten(converted(x)), [function(x)])
+
+
+def _gradient(function: Any, x: Any) -> Any:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        (y,) = tf.nest.flatten(function(x))
+    return tape.gradient(y, x)
+
+
 def test_engines_use_as_many_threads_as_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime would bind threads whose number it chooses itself to cores."""
     seen: list[int | None] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -242,10 +243,16 @@ class _WithTable(tf.Module):
         """Return the embeddings."""
         return {"y": tf.nn.relu(tf.gather(self.weights, self.table.lookup(x) + 1) * 2.0 + 1.0)}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+    def nested(self, x: Any) -> Any:
+        """Return the embeddings that another function makes."""
+        return {"y": tf.identity(self.embed(x)["y"])}
 
-def test_a_model_with_a_lookup_table(tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("name", ["embed", "nested"])
+def test_a_model_with_a_lookup_table(name: str, tmp_path: Path) -> None:
     model = _WithTable(tmp_path / "words.txt")
-    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.embed)
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=getattr(model, name))
     words = tf.constant(["two", "unknown", "one"])
     wanted = model.embed(words)["y"]
     converter = trt.TrtGraphConverterV2(str(tmp_path / "model"), minimum_segment_size=1)
@@ -257,6 +264,26 @@ def test_a_model_with_a_lookup_table(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers["y"], wanted, rtol=1e-6)
     for regions in (trt_backend.report().to_dict()["regions"], report["regions"]):
         assert [(r["ops"], r["engine_calls"], r["native_calls"]) for r in regions] == [(5, 1, 0)]
+
+
+def test_a_table_lives_as_long_as_what_looks_up_in_it(tmp_path: Path) -> None:
+    model = _WithTable(tmp_path / "words.txt")
+    words = tf.constant(["two", "unknown", "one"])
+    wanted = model.embed(words)["y"]
+    converter = trt.TrtGraphConverterV2.from_function(model.embed, minimum_segment_size=1)
+    converted = converter.convert()
+    del model
+    gc.collect()
+    np.testing.assert_allclose(converted(words)["y"], wanted, rtol=1e-6)
+    converter.save(str(tmp_path / "converted"))
+    loaded = tf.saved_model.load(str(tmp_path / "converted")).signatures["serving_default"]
+    np.testing.assert_allclose(loaded(words)["y"], wanted, rtol=1e-6)
+
+
+def test_a_resource_that_cannot_be_saved_is_refused() -> None:
+    iterator = iter(tf.data.Dataset.range(3))
+    with pytest.raises(ValueError, match="1 variables or other resources of the model cannot be frozen"):
+        trt.TrtGraphConverterV2.from_function(lambda: tf.cast(next(iterator), tf.float32) * 2.0, []).convert()
 
 
 def test_a_table_of_version_1_is_refused(tmp_path: Path) -> None:

@@ -345,6 +345,8 @@ def test_summary(saved: str) -> None:
             {"max_workspace_size_bytes": 1 << 70},
             "max_workspace_size_bytes=.*: it should be an int, and of 64",
         ),
+        ({"maximum_cached_engines": True}, "maximum_cached_engines=True: it should be an int"),
+        ({"max_workspace_size_bytes": -1}, "max_workspace_size_bytes=-1: it should not be negative"),
         ({"conversion_params": {}}, "conversion_params is a dict, and should be TrtConversionParams"),
     ],
 )
@@ -352,6 +354,26 @@ def test_summary(saved: str) -> None:
 def test_illegal_parameters(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trt.TrtGraphConverterV2("m", **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_workspace_size_bytes": None},
+        {"max_workspace_size_bytes": np.int64(1 << 20)},
+        {"minimum_segment_size": np.int32(3)},
+        {"maximum_cached_engines": np.int64(2)},
+    ],
+)
+def test_limits_may_be_none_or_of_numpy(arguments: dict[str, Any]) -> None:
+    converter = trt.TrtGraphConverterV2.from_function(
+        lambda x: tf.nn.relu(x * 2.0 + 1.0), [tf.TensorSpec([2])], **arguments
+    )
+    converter.convert()
+    (name,) = arguments
+    (node,) = (node for node in converter._converted_graph_def.node if node.op == "TRTEngineOp")
+    assert node.attr["workspace_size_bytes"].i == (1 << 20 if "workspace" in name and arguments[name] else 0)
+    assert node.attr["max_cached_engines_count"].i == (2 if "engines" in name else 1)
 
 
 @pytest.mark.parametrize(

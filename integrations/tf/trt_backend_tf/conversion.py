@@ -47,7 +47,7 @@ class Conversion:
         record: what runs where, and why.
         engines: the segments as this process runs them, which live as long as this does.
         variables: those of the function: weights that are too large for a graph.
-        tables: the handles of the lookup tables that it captures.
+        tables: the lookup tables that it captures.
     """
 
     function: Any
@@ -56,7 +56,7 @@ class Conversion:
     record: GraphRecord
     engines: tuple[EngineSegment, ...]
     variables: tuple[tf.Variable, ...]
-    tables: tuple[tf.Tensor, ...]
+    tables: tuple[Any, ...]
     _rebuilt: Callable[[graph_pb2.GraphDef], Any]
 
     @contextmanager
@@ -209,7 +209,8 @@ def _function(graph_def: graph_pb2.GraphDef, frozen: Frozen, outputs: Sequence[s
         with tf.name_scope("trt_weights"):
             values = {f"{name}:0": variable.read_value() for name, variable in frozen.variables.items()}
         values |= {
-            name: tf.compat.v1.get_default_graph().capture(handle) for name, handle in frozen.tables.items()
+            name: tf.compat.v1.get_default_graph().capture(table._resource_handle)
+            for name, table in frozen.tables.items()
         }
         tf.graph_util.import_graph_def(graph_def, input_map=values, name="")
 
@@ -222,7 +223,7 @@ def _function(graph_def: graph_pb2.GraphDef, frozen: Frozen, outputs: Sequence[s
     tensors = iter(graph.outputs)
     structured = original.graph.structured_outputs
     flat = [None if item is None else next(tensors) for item in nest.flatten(structured)]
-    for tensor, promised in zip(graph.outputs, original.outputs, strict=True):
+    for tensor, promised in zip(graph.outputs, original.outputs, strict=False):
         tensor.set_shape(promised.shape)
     graph.structured_outputs = nest.pack_sequence_as(structured, flat)
     graph.structured_input_signature = original.structured_input_signature

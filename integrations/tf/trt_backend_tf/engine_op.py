@@ -51,8 +51,9 @@ from trt_backend.report import GraphRecord, RegionRecord, open_graph
 from trt_backend.runtime.fallback import contain
 from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
+from trt_backend_tf.freeze import CALL_GRADIENT
 from trt_backend_tf.internals import eager_context, iterator_ops, op_def_registry, ops
-from trt_backend_tf.native import NativeSegment, body_of, gradient
+from trt_backend_tf.native import NativeSegment, body_of, gradient, gradient_of_call
 from trt_backend_tf.region import LoweredSegment, SegmentCall, Sizes, lower_segment
 from trt_backend_tf.segment import IDLE, INPUTS, read_specs
 from trt_backend_tf.types import DTYPES
@@ -414,6 +415,7 @@ def register() -> None:
     atexit.register(_release_iterators)
     c_api.register_op(OP_NAME, _ATTRIBUTES, ("in_tensor: InT",), ("out_tensor: OutT",))
     tf.RegisterGradient(OP_NAME)(gradient)
+    tf.RegisterGradient(CALL_GRADIENT)(gradient_of_call)
     for device, copy in kernels().items():
         compute = c_api.ComputeFunction(functools.partial(_compute, copy=copy))
         c_api.register_kernel(OP_NAME, device, c_api.CreateFunction(_create), compute)

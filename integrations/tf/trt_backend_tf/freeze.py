@@ -9,8 +9,9 @@ variables: the graph has placeholders for their values.
 
 from __future__ import annotations
 
-__all__ = ["Frozen", "freeze"]
+__all__ = ["CALL_GRADIENT", "Frozen", "freeze", "name_gradients"]
 
+import gc
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,14 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
-from trt_backend_tf.internals import convert_to_constants, eager_context, tf_optimizer, wrap_function
+from trt_backend_tf.internals import (
+    convert_to_constants,
+    eager_context,
+    nest,
+    resource,
+    tf_optimizer,
+    wrap_function,
+)
 
 _OPTIMIZERS = ("function", "pruning", "dependency", "constfold", "arithmetic", "common_subgraph_elimination")
 """Grappler's passes that make a graph smaller; those that make kernels of TensorFlow's own (remap, layout) are left out."""
@@ -35,23 +43,36 @@ _GRAPH_LIMIT_BYTES = 3 << 29
 _JITTED = "_XlaMustCompile"
 """The attribute of functions, and of their calls, that XLA is to compile."""
 
+CALL_GRADIENT = "TrtBackendCall"
+"""Under which the gradient of a function's call is registered: TensorFlow knows that of traced functions only."""
+
 _AS_IN_XLA = frozenset(
     {
+        "Add",
+        "AddV2",
+        "BatchMatMulV2",
         "BatchToSpaceND",
         "BiasAdd",
+        "BiasAddV1",
         "Const",
         "Conv2D",
         "Conv3D",
         "DepthwiseConv2dNative",
+        "Elu",
         "ExpandDims",
         "Identity",
+        "MatMul",
+        "Mul",
+        "Neg",
         "NoOp",
         "Pad",
         "Relu",
+        "Relu6",
         "Reshape",
         "Sigmoid",
         "SpaceToBatchND",
         "Squeeze",
+        "Sub",
         "Tanh",
         "Transpose",
     }
@@ -77,14 +98,14 @@ class Frozen:
         inputs: the names of the tensors that are fed, in the order of the function's arguments.
         outputs: the names of the tensors that are returned.
         variables: what to feed besides, by the name of the placeholder: copies of the function's largest variables.
-        tables: the handles of lookup tables to feed besides, by the name of the placeholder.
+        tables: the lookup tables whose handles to feed besides, by the name of the placeholder.
     """
 
     graph_def: graph_pb2.GraphDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: Mapping[str, tf.Variable]
-    tables: Mapping[str, tf.Tensor]
+    tables: Mapping[str, Any]
 
 
 def freeze(function: Any) -> Frozen:
@@ -95,7 +116,8 @@ def freeze(function: Any) -> Frozen:
 
     Raises:
         ValueError: it still needs a variable or a table of its own, which a converted model would not have; or it
-            has more weights than a graph can hold, and they are none that can be left out of it.
+            has more weights than a graph can hold, and they are none that can be left out of it; or XLA compiles it as a
+            whole, and may answer otherwise than TensorFlow.
     """
     if any(op.type in _TABLES for op in function.graph.get_operations()):
         raise ValueError(
@@ -114,13 +136,22 @@ def freeze(function: Any) -> Frozen:
         raise ValueError(
             f"the model cannot be frozen, perhaps because it writes to variables: {error}"
         ) from error
+    _check_compiled(function, frozen)
     tables = _tables(function)
     _check_frozen(frozen, tables)
     fed, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
+    outputs = outputs[: _promised(function)]
     simplified = _simplified(frozen.graph, fed, outputs, variables)
+    _strip_control_inputs(simplified, [*variables, *(name.partition(":")[0] for name in tables)])
     _forget_functions(frozen.graph)
     inputs = tuple(name for name in fed if name not in tables)
     return Frozen(simplified, inputs, outputs, variables, tables)
+
+
+def _promised(function: Any) -> int:
+    """Return how many outputs a function has: to those of its graph TensorFlow adds what second derivatives need."""
+    flat = nest.flatten(function.graph.structured_outputs, expand_composites=True)
+    return sum(item is not None for item in flat)
 
 
 class _TooLargeError(ValueError):
@@ -223,14 +254,35 @@ def _byte_count(variable: tf.Variable) -> int:
     return (variable.shape.num_elements() or 0) * variable.dtype.size
 
 
-def _tables(function: Any) -> dict[str, tf.Tensor]:
-    """Return the handles of the lookup tables that a function captures, by the name of the placeholder inside."""
+def _tables(function: Any) -> dict[str, Any]:
+    """Return the lookup tables that a function captures, by the name of the placeholder inside.
+
+    A function has only their handles; the tables are needed to save what captures these.
+    """
     variables = {id(variable.handle) for variable in function.graph.variables}
-    return {
-        inside.name: handle
+    wanted = {
+        id(handle): inside.name
         for handle, inside in function.graph.captures
         if handle.dtype == tf.resource and id(handle) not in variables
     }
+    return {
+        wanted[id(found._resource_handle)]: found
+        for found in (gc.get_objects() if wanted else ())
+        if issubclass(type(found), resource.CapturableResource) and id(found._resource_handle) in wanted
+    }
+
+
+def _check_compiled(function: Any, frozen: Any) -> None:
+    attributes = function.function_def.attr
+    if _JITTED not in attributes or not attributes[_JITTED].b:
+        return
+    for op in frozen.graph.get_operations():
+        if op.type != "Placeholder" and not _needs_no_xla(op.node_def):
+            raise ValueError(
+                f"the function to convert has jit_compile=True, and engines cannot answer as XLA where that differs from "
+                f"TensorFlow, perhaps in {op.name} ({op.type}): convert it without jit_compile, as in "
+                "tf.function(function.python_function, input_signature=...)"
+            )
 
 
 def _check_frozen(frozen: Any, tables: Collection[str]) -> None:
@@ -268,8 +320,25 @@ def _simplified(
     rewrite.min_graph_nodes = -1
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
     simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
-    _restore_compiled(simplified, graph_def)
+    _restore_functions(simplified, graph_def)
+    name_gradients(simplified.node)
     return simplified
+
+
+def name_gradients(nodes: Iterable[node_def_pb2.NodeDef]) -> None:
+    """Have the calls of functions use our gradient: not those in branches and loops, which could not be saved."""
+    for node in nodes:
+        if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
+            node.attr["_gradient_op_type"].s = CALL_GRADIENT.encode()
+
+
+def _strip_control_inputs(graph_def: graph_pb2.GraphDef, placeholders: Iterable[str]) -> None:
+    """Have no node wait for placeholders that the converted graph will not have: inlining made some that do."""
+    stripped = {f"^{name}" for name in placeholders}
+    for node in graph_def.node:
+        inputs = [name for name in node.input if name not in stripped]
+        node.ClearField("input")
+        node.input.extend(inputs)
 
 
 def _allow_inlining(graph_def: graph_pb2.GraphDef) -> None:
@@ -293,24 +362,48 @@ def _needs_no_xla(node: node_def_pb2.NodeDef) -> bool:
     )
 
 
-def _restore_compiled(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
-    """Take back the functions that XLA compiles, and those that they call: Grappler folds constants by TensorFlow's kernels."""
+def _restore_functions(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
+    """Take back functions that Grappler should have left alone, and those that they call.
+
+    They are those that XLA compiles, in which it folds constants by TensorFlow's kernels, and those without a gradient.
+    """
     before = {function.signature.name: function for function in original.library.function}
     nodes = [
         *simplified.node,
         *(node for function in simplified.library.function for node in function.node_def),
     ]
     pending = [node.attr["f"].func.name for node in nodes if _JITTED in node.attr and "f" in node.attr]
+    stopping = _without_gradient(before.values())
+    pending += [f.signature.name for f in simplified.library.function if f.signature.name in stopping]
     restored: dict[str, Any] = {}
     while pending:
         name = pending.pop()
         if name in before and name not in restored:
             restored[name] = before[name]
             for node in before[name].node_def:
-                pending += [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
+                pending += _named(node)
     kept = [f for f in simplified.library.function if f.signature.name not in restored]
     simplified.library.ClearField("function")
     simplified.library.function.extend([*kept, *restored.values()])
+
+
+def _without_gradient(functions: Collection[Any]) -> set[str]:
+    """Return the names of ops without a gradient, and of the functions that have one inside, however deep."""
+    found = set(_WITHOUT_GRADIENT)
+    size = 0
+    while size != len(found):
+        size = len(found)
+        found |= {
+            f.signature.name
+            for f in functions
+            if any(not found.isdisjoint(_named(node)) for node in f.node_def)
+        }
+    return found
+
+
+def _named(node: node_def_pb2.NodeDef) -> list[str]:
+    """Return what a node may call: its op, and the functions in its attributes."""
+    return [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
 
 
 def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:

@@ -6,14 +6,16 @@ with as many calls as threads, for ever. Single ops run where they are called.
 
 from __future__ import annotations
 
-__all__ = ["NativeSegment", "body_of", "gradient"]
+__all__ = ["NativeSegment", "body_of", "gradient", "gradient_of_call"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
+from trt_backend_tf.freeze import name_gradients
 from trt_backend_tf.host_graph import ordered
 from trt_backend_tf.internals import (
     eager_context,
@@ -60,10 +62,37 @@ def gradient(op: tf.Operation, *received: tf.Tensor | None) -> list[tf.Tensor | 
         op: the node.
         received: the gradients of its outputs.
     """
-    definition = eager_context.context().get_function_def(op.get_attr("segment_func").name)
-    body, renamed = function_def_to_graph.function_def_to_graph_def(definition)
-    inputs = [tf.identity(tensor) for tensor in op.inputs]
-    fed = {f"{arg.name}:0": x for arg, x in zip(definition.signature.input_arg, inputs, strict=True)}
+    return _gradients(op.get_attr("segment_func").name, op.inputs, received)
+
+
+def gradient_of_call(op: tf.Operation | None, *received: tf.Tensor | None) -> list[tf.Tensor | None]:
+    """Return the gradients of a function's call, as those of a segment's node; XLA compiles them if it does the call."""
+    if op is None:  # TensorFlow saves a model, and would save gradients along that it cannot register anew
+        return []
+    attributes = op.node_def.attr
+    compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
+    compute = partial(_gradients, op.get_attr("f").name)
+    return tf.function(compute, autograph=False, jit_compile=compiled or None)(list(op.inputs), received)
+
+
+def _gradients(
+    function: str, inputs: Sequence[tf.Tensor], received: Sequence[tf.Tensor | None]
+) -> list[tf.Tensor | None]:
+    definition = eager_context.context().get_function_def(function)
+    with tf.init_scope():  # where the functions that it calls are known
+        body, renamed = function_def_to_graph.function_def_to_graph_def(
+            definition, include_library_functions=True
+        )
+    inputs = [tf.identity(tensor) for tensor in inputs]
+    places = {node.name: node for node in body.node if node.op == "Placeholder"}
+    fed = {}
+    for arg, tensor in zip(definition.signature.input_arg, inputs, strict=True):
+        place = places[arg.name]  # XLA refuses placeholders, also where they are not used
+        place.Clear()
+        place.name, place.op, place.attr["T"].type = arg.name, "Identity", tensor.dtype.as_datatype_enum
+        place.input.append(f"given/{arg.name}")
+        fed[f"given/{arg.name}:0"] = tensor
+    name_gradients(body.node)
     names = [renamed[definition.ret[arg.name]] for arg in definition.signature.output_arg]
     results = tf.graph_util.import_graph_def(body, fed, names)
     known = [(result, given) for result, given in zip(results, received, strict=True) if given is not None]

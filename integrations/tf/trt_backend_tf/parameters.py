@@ -17,6 +17,7 @@ __all__ = [
 ]
 
 import sys
+from operator import index
 from typing import Any, NamedTuple
 
 from trt_backend.debug import log
@@ -62,7 +63,7 @@ class TrtPrecisionMode:
 
 
 class _Params(NamedTuple):
-    max_workspace_size_bytes: int
+    max_workspace_size_bytes: int | None
     precision_mode: str
     minimum_segment_size: int
     maximum_cached_engines: int
@@ -74,7 +75,7 @@ class TrtConversionParams(_Params):
     """The parameters of a conversion.
 
     Attributes:
-        max_workspace_size_bytes: the most GPU memory that a kernel of TensorRT may use.
+        max_workspace_size_bytes: the most GPU memory that a kernel of TensorRT may use; None for no limit.
         precision_mode: one of `TrtPrecisionMode.supported_precision_modes()`.
         minimum_segment_size: the fewest ops that become an engine; -1 converts nothing.
         maximum_cached_engines: how many engines an op keeps.
@@ -86,7 +87,7 @@ class TrtConversionParams(_Params):
 
     def __new__(
         cls,
-        max_workspace_size_bytes: int = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
+        max_workspace_size_bytes: int | None = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
         precision_mode: str = TrtPrecisionMode.FP32,
         minimum_segment_size: int = 3,
         maximum_cached_engines: int = 1,
@@ -119,8 +120,12 @@ def check_params(params: TrtConversionParams) -> None:
         raise ValueError(f"conversion_params is a {type(params).__name__}, and should be TrtConversionParams")
     for name in ("max_workspace_size_bytes", "minimum_segment_size", "maximum_cached_engines"):
         value = getattr(params, name)
-        if not isinstance(value, int) or abs(value) >= 1 << 63:
+        if name == "max_workspace_size_bytes" and value is None:
+            continue
+        if isinstance(value, bool) or not hasattr(value, "__index__") or abs(index(value)) >= 1 << 63:
             raise ValueError(f"{name}={value!r}: it should be an int, and of 64 bits")
+        if name == "max_workspace_size_bytes" and value < 0:
+            raise ValueError(f"{name}={value!r}: it should not be negative; None is no limit")
     modes = TrtPrecisionMode.supported_precision_modes()
     if params.precision_mode not in modes:
         raise ValueError(

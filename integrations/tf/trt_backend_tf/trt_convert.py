@@ -22,9 +22,9 @@ __all__ = [
     "supported_profile_strategies",
 ]
 
-import gc
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -38,7 +38,7 @@ from trt_backend_tf.conversion import Conversion, convert
 from trt_backend_tf.device import load_provider
 from trt_backend_tf.engine_op import PRECISIONS
 from trt_backend_tf.input_functions import InputFn, by_key, run_on_inputs
-from trt_backend_tf.internals import eager_context, resource
+from trt_backend_tf.internals import eager_context
 from trt_backend_tf.parameters import (
     DEFAULT_TRT_CONVERSION_PARAMS,
     DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
@@ -103,7 +103,7 @@ class TrtGraphConverterV2:
         input_saved_model_signature_key: str | None = None,
         use_dynamic_shape: bool | None = None,
         dynamic_shape_profile_strategy: str | None = None,
-        max_workspace_size_bytes: int = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
+        max_workspace_size_bytes: int | None = DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES,
         precision_mode: str = TrtPrecisionMode.FP32,
         minimum_segment_size: int = 3,
         maximum_cached_engines: int = 1,
@@ -295,7 +295,7 @@ class TrtGraphConverterV2:
         conversions = self._done("save")
         root = tf.Module()
         root.trt_weights = [variable for made in conversions.values() for variable in made.variables]  # type: ignore[attr-defined]
-        root.trt_tables = _owners([handle for made in conversions.values() for handle in made.tables])  # type: ignore[attr-defined]
+        root.trt_tables = [table for made in conversions.values() for table in made.tables]  # type: ignore[attr-defined]
         with TemporaryDirectory() as folder:
             if save_gpu_specific_engines:
                 root.trt_engines = _assets(conversions.values(), Path(folder))  # type: ignore[attr-defined]
@@ -347,20 +347,22 @@ class TrtGraphConverterV2:
 
     def _options(self) -> CompileOptions:
         params = self._conversion_params
-        limited = params.max_workspace_size_bytes != DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES
+        workspace = params.max_workspace_size_bytes
+        if workspace == DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES:
+            workspace = None
         nothing = params.minimum_segment_size == -1
         return CompileOptions(
-            min_block_size=1 if nothing else params.minimum_segment_size,
+            min_block_size=1 if nothing else index(params.minimum_segment_size),
             fuel=0 if nothing else None,
-            max_engines=max(params.maximum_cached_engines, 1),
+            max_engines=max(index(params.maximum_cached_engines), 1),
             precision=PRECISIONS[params.precision_mode.upper()],
-            workspace_bytes=params.max_workspace_size_bytes if limited else None,
+            workspace_bytes=None if workspace is None else index(workspace),
         )
 
     def _attributes(self) -> dict[str, Any]:
         params = self._conversion_params
         return {
-            "max_cached_engines_count": params.maximum_cached_engines,
+            "max_cached_engines_count": index(params.maximum_cached_engines),
             "workspace_size_bytes": self._options().workspace_bytes or 0,
             "precision_mode": params.precision_mode.upper(),
             "profile_strategy": self._profile_strategy.lower() if self._use_dynamic_shape else "",
@@ -378,16 +380,6 @@ def _assets(conversions: Iterable[Conversion], folder: Path) -> list[EngineAsset
     found = [EngineAsset(identity, path) for identity, path in written if path is not None]
     log.info("%d of %d engines are saved with the model", len(found), len(segments))
     return found
-
-
-def _owners(handles: Sequence[tf.Tensor]) -> list[Any]:
-    """Return the objects that have the handles of tables: they are saved with what captures these."""
-    wanted = set(map(id, handles))
-    return [
-        found
-        for found in (gc.get_objects() if wanted else ())
-        if issubclass(type(found), resource.CapturableResource) and id(found._resource_handle) in wanted
-    ]
 
 
 def _check_live(parameters: Mapping[str, Any]) -> None:
