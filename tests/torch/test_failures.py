@@ -229,6 +229,18 @@ def test_a_region_that_cannot_be_lowered_leaves_the_others(
     assert [region["engine_calls"] for region in regions] == [number, 1 - number]
 
 
+def test_what_calls_others_is_native_and_says_so() -> None:
+    def branches(x: torch.Tensor) -> torch.Tensor:
+        return function(torch.cond(x.sum() > 0, torch.exp, torch.sin, (x,)))
+
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        assert_close(compile_trt(branches)(x), branches(x))
+    reasons = [entry["reason"] for entry in trt_backend.report().to_dict()["native_ops"]]
+    assert any("cond: no lowering rule: it calls others" in reason for reason in reasons)
+    assert trt_backend.report().to_dict()["regions"][0]["engine_calls"] == 1
+
+
 def test_engines_run_under_another_default_device() -> None:
     """`torch.set_default_device` is about new tensors of the caller's."""
     compiled, x = compile_trt(function), torch.randn(3, 4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 
 from trt_backend.engine.base import EngineProvider
 from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, UnsupportedError
@@ -84,6 +84,8 @@ def unsupported(node: fx.Node, provider: EngineProvider) -> Reason | None:
 
 def _check_tensors(node: fx.Node, device: str) -> None:
     """Refuse what no rule could make right, whatever the op."""
+    if isinstance(node.target, HigherOrderOperator):  # as cond; or with_effects, around an assert
+        raise UnsupportedError("it calls others, which run natively with it", ReasonKind.NO_RULE)
     if SHARED in node.meta:
         raise UnsupportedError("its result shares memory with another one")
     if not is_view(node) and any(t is not None and overlaps_itself(t) for t in tensors_of(node)):
