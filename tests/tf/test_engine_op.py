@@ -34,12 +34,17 @@ def test_loading_again_and_again_leaves_nothing_behind(tmp_path: Path) -> None:
         model.signatures["serving_default"](tf.ones((2, 4)))
         assert len(engine_op._segments) == segments + 1
         del model
-        gc.collect()
-        engine_op._forget_removed()
-        gc.collect()
-        functions = len(eager_context.context().list_function_names())
-        left.append((functions, len(engine_op._kernels), len(engine_op._segments)))
+        left.append(_left())
     assert len(set(left[1:])) == 1, left
+
+
+def _left() -> tuple[int, int, int]:
+    """Return how many functions, kernels and segments there are, when what nobody needs is gone."""
+    gc.collect()
+    engine_op._forget_removed()
+    gc.collect()
+    functions = len(eager_context.context().list_function_names())
+    return functions, len(engine_op._kernels), len(engine_op._segments)
 
 
 def _converted_with_a_branch() -> Any:
@@ -57,11 +62,7 @@ def test_converting_again_and_again_leaves_nothing_behind() -> None:
         converted = _converted_with_a_branch()
         converted(tf.ones([2, 4]))
         del converted
-        gc.collect()
-        engine_op._forget_removed()
-        gc.collect()
-        functions = len(eager_context.context().list_function_names())
-        left.append((functions, len(engine_op._kernels), len(engine_op._segments)))
+        left.append(_left())
     assert len(set(left[1:])) == 1, left
 
 

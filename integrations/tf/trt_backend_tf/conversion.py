@@ -223,7 +223,7 @@ def _function(graph_def: graph_pb2.GraphDef, frozen: Frozen, outputs: Sequence[s
     tensors = iter(graph.outputs)
     structured = original.graph.structured_outputs
     flat = [None if item is None else next(tensors) for item in nest.flatten(structured)]
-    for tensor, promised in zip(graph.outputs, original.outputs, strict=False):
+    for tensor, promised in zip(graph.outputs, original.outputs[: len(graph.outputs)], strict=True):
         tensor.set_shape(promised.shape)
     graph.structured_outputs = nest.pack_sequence_as(structured, flat)
     graph.structured_input_signature = original.structured_input_signature

@@ -51,8 +51,8 @@ from trt_backend.report import GraphRecord, RegionRecord, open_graph
 from trt_backend.runtime.fallback import contain
 from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
-from trt_backend_tf.freeze import CALL_GRADIENT
 from trt_backend_tf.internals import eager_context, iterator_ops, op_def_registry, ops
+from trt_backend_tf.library import CALL_GRADIENT
 from trt_backend_tf.native import NativeSegment, body_of, gradient, gradient_of_call
 from trt_backend_tf.region import LoweredSegment, SegmentCall, Sizes, lower_segment
 from trt_backend_tf.segment import IDLE, INPUTS, read_specs

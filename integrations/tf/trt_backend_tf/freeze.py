@@ -9,26 +9,28 @@ variables: the graph has placeholders for their values.
 
 from __future__ import annotations
 
-__all__ = ["CALL_GRADIENT", "Frozen", "freeze", "name_gradients"]
+__all__ = ["Frozen", "freeze"]
 
 import gc
-import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, graph_pb2, node_def_pb2
+from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
 
-from trt_backend_tf.internals import (
-    convert_to_constants,
-    eager_context,
-    nest,
-    resource,
-    tf_optimizer,
-    wrap_function,
+from trt_backend_tf.internals import convert_to_constants, nest, resource, tf_optimizer, wrap_function
+from trt_backend_tf.library import (
+    WITHOUT_GRADIENT,
+    allow_inlining,
+    forget_functions,
+    is_compiled,
+    name_gradients,
+    needs_no_xla,
+    rename_functions,
+    restore_functions,
 )
 
 _OPTIMIZERS = ("function", "pruning", "dependency", "constfold", "arithmetic", "common_subgraph_elimination")
@@ -39,48 +41,6 @@ _MOST_CONSTANT_BYTES = 1 << 28
 
 _GRAPH_LIMIT_BYTES = 3 << 29
 """Of weights in a graph; protobuf ends at 2 GiB, and there is more in a graph than weights."""
-
-_JITTED = "_XlaMustCompile"
-"""The attribute of functions, and of their calls, that XLA is to compile."""
-
-CALL_GRADIENT = "TrtBackendCall"
-"""Under which the gradient of a function's call is registered: TensorFlow knows that of traced functions only."""
-
-_AS_IN_XLA = frozenset(
-    {
-        "Add",
-        "AddV2",
-        "BatchMatMulV2",
-        "BatchToSpaceND",
-        "BiasAdd",
-        "BiasAddV1",
-        "Const",
-        "Conv2D",
-        "Conv3D",
-        "DepthwiseConv2dNative",
-        "Elu",
-        "ExpandDims",
-        "Identity",
-        "MatMul",
-        "Mul",
-        "Neg",
-        "NoOp",
-        "Pad",
-        "Relu",
-        "Relu6",
-        "Reshape",
-        "Sigmoid",
-        "SpaceToBatchND",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Transpose",
-    }
-)
-"""Ops that XLA computes as TensorFlow does, but for rounding. Others differ: random numbers, casts and indices out of range."""
-
-_WITHOUT_GRADIENT = frozenset({"PreventGradient", "StopGradient"})
-"""Ops that Grappler would take for identities: converted models have gradients."""
 
 _TABLES = frozenset({"HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2"})
 """Ops that make lookup tables, which only graphs of TensorFlow 1 have inside."""
@@ -143,7 +103,7 @@ def freeze(function: Any) -> Frozen:
     outputs = outputs[: _promised(function)]
     simplified = _simplified(frozen.graph, fed, outputs, variables)
     _strip_control_inputs(simplified, [*variables, *(name.partition(":")[0] for name in tables)])
-    _forget_functions(frozen.graph)
+    forget_functions(frozen.graph)
     inputs = tuple(name for name in fed if name not in tables)
     return Frozen(simplified, inputs, outputs, variables, tables)
 
@@ -227,7 +187,7 @@ def _constants_for_variables(function: Any) -> tuple[Any, dict[str, tf.Variable]
     """
     variables = _Variables(function, lower_control_flow=False, aggressive_inlining=True)
     graph_def, captures = convert_to_constants._replace_variables_by_constants(variables)
-    _rename_functions(graph_def)
+    rename_functions(graph_def)
     frozen = convert_to_constants._construct_concrete_function(function, graph_def, captures)
     left_out = {
         name: tf.Variable(
@@ -273,11 +233,10 @@ def _tables(function: Any) -> dict[str, Any]:
 
 
 def _check_compiled(function: Any, frozen: Any) -> None:
-    attributes = function.function_def.attr
-    if _JITTED not in attributes or not attributes[_JITTED].b:
+    if not is_compiled(function.function_def.attr):
         return
     for op in frozen.graph.get_operations():
-        if op.type != "Placeholder" and not _needs_no_xla(op.node_def):
+        if op.type != "Placeholder" and not needs_no_xla(op.node_def):
             raise ValueError(
                 f"the function to convert has jit_compile=True, and engines cannot answer as XLA where that differs from "
                 f"TensorFlow, perhaps in {op.name} ({op.type}): convert it without jit_compile, as in "
@@ -308,28 +267,21 @@ def _simplified(
             del node.attr["value"]
     if not graph_def.node:
         return graph_def
-    _allow_inlining(graph_def)
+    allow_inlining(graph_def)
     meta_graph = meta_graph_pb2.MetaGraphDef()
     meta_graph.graph_def.CopyFrom(graph_def)
     kept = meta_graph.collection_def["train_op"].node_list.value
     kept.extend(dict.fromkeys(name.partition(":")[0] for name in (*inputs, *outputs)))
-    kept.extend(node.name for node in graph_def.node if node.op in _WITHOUT_GRADIENT)
+    kept.extend(node.name for node in graph_def.node if node.op in WITHOUT_GRADIENT)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
     rewrite.optimizers.extend(_OPTIMIZERS)
     rewrite.min_graph_nodes = -1
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
     simplified = tf_optimizer.OptimizeGraph(config, meta_graph, graph_id=b"tf_graph")
-    _restore_functions(simplified, graph_def)
+    restore_functions(simplified, graph_def)
     name_gradients(simplified.node)
     return simplified
-
-
-def name_gradients(nodes: Iterable[node_def_pb2.NodeDef]) -> None:
-    """Have the calls of functions use our gradient: not those in branches and loops, which could not be saved."""
-    for node in nodes:
-        if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
-            node.attr["_gradient_op_type"].s = CALL_GRADIENT.encode()
 
 
 def _strip_control_inputs(graph_def: graph_pb2.GraphDef, placeholders: Iterable[str]) -> None:
@@ -339,98 +291,3 @@ def _strip_control_inputs(graph_def: graph_pb2.GraphDef, placeholders: Iterable[
         inputs = [name for name in node.input if name not in stripped]
         node.ClearField("input")
         node.input.extend(inputs)
-
-
-def _allow_inlining(graph_def: graph_pb2.GraphDef) -> None:
-    """Have functions inlined that XLA would compile, where TensorFlow computes the same: Keras' grouped convolutions."""
-    functions = {function.signature.name: function for function in graph_def.library.function}
-    nodes = [*graph_def.node, *(node for function in functions.values() for node in function.node_def)]
-    for node in nodes:
-        if _JITTED not in node.attr or "f" not in node.attr:
-            continue
-        function = functions[node.attr["f"].func.name]
-        if not node.attr[_JITTED].b or all(map(_needs_no_xla, function.node_def)):
-            del node.attr[_JITTED]
-            for name in {_JITTED, "_noinline"}.intersection(function.attr):
-                del function.attr[name]
-
-
-def _needs_no_xla(node: node_def_pb2.NodeDef) -> bool:
-    """Whether TensorFlow has a kernel for a node on the CPU, which computes what XLA does."""
-    return node.op in _AS_IN_XLA and not (
-        "data_format" in node.attr and node.attr["data_format"].s == b"NCDHW"
-    )
-
-
-def _restore_functions(simplified: graph_pb2.GraphDef, original: graph_pb2.GraphDef) -> None:
-    """Take back functions that Grappler should have left alone, and those that they call.
-
-    They are those that XLA compiles, in which it folds constants by TensorFlow's kernels, and those without a gradient.
-    """
-    before = {function.signature.name: function for function in original.library.function}
-    nodes = [
-        *simplified.node,
-        *(node for function in simplified.library.function for node in function.node_def),
-    ]
-    pending = [node.attr["f"].func.name for node in nodes if _JITTED in node.attr and "f" in node.attr]
-    stopping = _without_gradient(before.values())
-    pending += [f.signature.name for f in simplified.library.function if f.signature.name in stopping]
-    restored: dict[str, Any] = {}
-    while pending:
-        name = pending.pop()
-        if name in before and name not in restored:
-            restored[name] = before[name]
-            for node in before[name].node_def:
-                pending += _named(node)
-    kept = [f for f in simplified.library.function if f.signature.name not in restored]
-    simplified.library.ClearField("function")
-    simplified.library.function.extend([*kept, *restored.values()])
-
-
-def _without_gradient(functions: Collection[Any]) -> set[str]:
-    """Return the names of ops without a gradient, and of the functions that have one inside, however deep."""
-    found = set(_WITHOUT_GRADIENT)
-    size = 0
-    while size != len(found):
-        size = len(found)
-        found |= {
-            f.signature.name
-            for f in functions
-            if any(not found.isdisjoint(_named(node)) for node in f.node_def)
-        }
-    return found
-
-
-def _named(node: node_def_pb2.NodeDef) -> list[str]:
-    """Return what a node may call: its op, and the functions in its attributes."""
-    return [node.op, *(f.name for value in node.attr.values() for f in _called(value))]
-
-
-def _rename_functions(graph_def: graph_pb2.GraphDef) -> None:
-    """Give the functions of loops and branches new names: TensorFlow has the unfrozen ones under the old ones."""
-    suffix = uuid.uuid4().hex[:8]
-    names = {f.signature.name: f"{f.signature.name}_{suffix}" for f in graph_def.library.function}
-    nodes = [*graph_def.node]
-    for function in graph_def.library.function:
-        function.signature.name = names[function.signature.name]
-        nodes += function.node_def
-    for node in nodes:
-        node.op = names.get(node.op, node.op)
-        for attribute in node.attr.values():
-            for called in _called(attribute):
-                called.name = names.get(called.name, called.name)
-
-
-def _forget_functions(graph: tf.Graph) -> None:
-    """Take the functions of a frozen graph out of the eager context, which has them because the graph was wrapped."""
-    context = eager_context.context()
-    for name in graph._functions:  # type: ignore[attr-defined]
-        while context.has_function(name):
-            context.remove_function(name)
-
-
-def _called(attribute: attr_value_pb2.AttrValue) -> list[attr_value_pb2.NameAttrList]:
-    """Return the functions that an attribute names."""
-    if attribute.HasField("func"):
-        return [attribute.func]
-    return list(attribute.list.func) if attribute.HasField("list") else []

@@ -15,7 +15,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from trt_backend_tf.freeze import name_gradients
 from trt_backend_tf.host_graph import ordered
 from trt_backend_tf.internals import (
     eager_context,
@@ -24,6 +23,7 @@ from trt_backend_tf.internals import (
     op_def_registry,
     tensor_util,
 )
+from trt_backend_tf.library import is_compiled, name_gradients
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def gradient_of_call(op: tf.Operation | None, *received: tf.Tensor | None) -> li
     """Return the gradients of a function's call, as those of a segment's node; XLA compiles them if it does the call."""
     if op is None:  # TensorFlow saves a model, and would save gradients along that it cannot register anew
         return []
-    attributes = op.node_def.attr
-    compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
     compute = partial(_gradients, op.get_attr("f").name)
-    return tf.function(compute, autograph=False, jit_compile=compiled or None)(list(op.inputs), received)
+    return tf.function(compute, autograph=False, jit_compile=is_compiled(op.node_def.attr) or None)(
+        list(op.inputs), received
+    )
 
 
 def _gradients(

@@ -11,8 +11,8 @@ __all__ = [
     "PROFILE_STRATEGY_RANGE_OPTIMAL",
     "TrtConversionParams",
     "TrtPrecisionMode",
-    "check_params",
     "check_strategy",
+    "checked",
     "supported_profile_strategies",
 ]
 
@@ -114,10 +114,11 @@ class TrtConversionParams(_Params):
 DEFAULT_TRT_CONVERSION_PARAMS = TrtConversionParams()
 
 
-def check_params(params: TrtConversionParams) -> None:
-    """Raise ValueError for an illegal value, with the legal ones."""
+def checked(params: TrtConversionParams) -> TrtConversionParams:
+    """Return the parameters with NumPy's integers as Python's (ValueError for an illegal value, with the legal ones)."""
     if not hasattr(params, "precision_mode"):
         raise ValueError(f"conversion_params is a {type(params).__name__}, and should be TrtConversionParams")
+    integers: dict[str, int] = {}
     for name in ("max_workspace_size_bytes", "minimum_segment_size", "maximum_cached_engines"):
         value = getattr(params, name)
         if name == "max_workspace_size_bytes" and value is None:
@@ -126,6 +127,7 @@ def check_params(params: TrtConversionParams) -> None:
             raise ValueError(f"{name}={value!r}: it should be an int, and of 64 bits")
         if name == "max_workspace_size_bytes" and value < 0:
             raise ValueError(f"{name}={value!r}: it should not be negative; None is no limit")
+        integers[name] = index(value)
     modes = TrtPrecisionMode.supported_precision_modes()
     if params.precision_mode not in modes:
         raise ValueError(
@@ -133,6 +135,8 @@ def check_params(params: TrtConversionParams) -> None:
         )
     if params.minimum_segment_size <= 0 and params.minimum_segment_size != -1:
         raise ValueError("minimum segment size should be positive or -1 (to disable main graph conversion).")
+    values = {field: getattr(params, field) for field in TrtConversionParams._fields}
+    return TrtConversionParams(**{**values, **integers})
 
 
 def check_strategy(strategy: str) -> None:

@@ -24,7 +24,6 @@ __all__ = [
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import index
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -48,8 +47,8 @@ from trt_backend_tf.parameters import (
     PROFILE_STRATEGY_RANGE_OPTIMAL,
     TrtConversionParams,
     TrtPrecisionMode,
-    check_params,
     check_strategy,
+    checked,
     supported_profile_strategies,
 )
 from trt_backend_tf.sources import function_of, function_of_keras, signatures_of
@@ -123,7 +122,7 @@ class TrtGraphConverterV2:
                 DeprecationWarning,
                 stacklevel=2,
             )
-        self._conversion_params = (
+        self._conversion_params = checked(
             conversion_params
             if conversion_params is not None
             else TrtConversionParams(
@@ -135,7 +134,6 @@ class TrtGraphConverterV2:
                 allow_build_at_runtime,
             )
         )
-        check_params(self._conversion_params)
         self._profile_strategy = "Unknown"
         if use_dynamic_shape:
             self._profile_strategy = dynamic_shape_profile_strategy or PROFILE_STRATEGY_RANGE
@@ -347,22 +345,20 @@ class TrtGraphConverterV2:
 
     def _options(self) -> CompileOptions:
         params = self._conversion_params
-        workspace = params.max_workspace_size_bytes
-        if workspace == DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES:
-            workspace = None
+        limited = params.max_workspace_size_bytes != DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES
         nothing = params.minimum_segment_size == -1
         return CompileOptions(
-            min_block_size=1 if nothing else index(params.minimum_segment_size),
+            min_block_size=1 if nothing else params.minimum_segment_size,
             fuel=0 if nothing else None,
-            max_engines=max(index(params.maximum_cached_engines), 1),
+            max_engines=max(params.maximum_cached_engines, 1),
             precision=PRECISIONS[params.precision_mode.upper()],
-            workspace_bytes=None if workspace is None else index(workspace),
+            workspace_bytes=params.max_workspace_size_bytes if limited else None,
         )
 
     def _attributes(self) -> dict[str, Any]:
         params = self._conversion_params
         return {
-            "max_cached_engines_count": index(params.maximum_cached_engines),
+            "max_cached_engines_count": params.maximum_cached_engines,
             "workspace_size_bytes": self._options().workspace_bytes or 0,
             "precision_mode": params.precision_mode.upper(),
             "profile_strategy": self._profile_strategy.lower() if self._use_dynamic_shape else "",

@@ -39,15 +39,19 @@ def mark_mistyped(gm: fx.GraphModule) -> None:
 
 def keep_strides(gm: fx.GraphModule) -> None:
     """Have native kernels give the strides that torch promises of them (rule STRIDES)."""
-    for target in _KEEP_CHANNELS_LAST:
-        for node in gm.graph.find_nodes(op="call_function", target=target):
-            if _is_row_major(node.args[0].meta["val"]):
-                continue
-            with gm.graph.inserting_after(node):
-                copy = gm.graph.call_function(_CLONE, (node,), {"memory_format": torch.contiguous_format})
-            copy.meta = dict(node.meta)
-            node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
-    gm.recompile()
+    calls = [
+        node
+        for target in _KEEP_CHANNELS_LAST
+        for node in gm.graph.find_nodes(op="call_function", target=target)
+    ]
+    wrong = [node for node in calls if not _is_row_major(node.args[0].meta["val"])]
+    for node in wrong:
+        with gm.graph.inserting_after(node):
+            copy = gm.graph.call_function(_CLONE, (node,), {"memory_format": torch.contiguous_format})
+        copy.meta = dict(node.meta)
+        node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
+    if wrong:
+        gm.recompile()
 
 
 def _is_row_major(tensor: torch.Tensor) -> bool:

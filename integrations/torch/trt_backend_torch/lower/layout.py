@@ -6,7 +6,7 @@ Rules:
 
 from __future__ import annotations
 
-__all__ = ["RULES", "Dims", "position", "start_of"]
+__all__ = ["RULES", "Dims", "left_out", "position", "start_of"]
 
 from collections.abc import Sequence
 
