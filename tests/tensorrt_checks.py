@@ -100,6 +100,7 @@ class AheadOfTime:
     device = "cpu"
     runs_on = "cpu"
     cached = False
+    skips: frozenset[str] = frozenset()
     read = staticmethod(onnxruntime_provider().read)
 
     def __init__(self) -> None:

@@ -133,8 +133,9 @@ def test_a_build_while_others_fill_the_gpu(left: int, report: ReportChecks) -> N
         wanted = [model(image(i)) for i in range(3)]  # what eager loads is loaded
         with hardly_any_memory(left):
             compiled = compile_trt(model)
-            assert_close([compiled(image(i)) for i in range(3)], wanted)
+            got = [compiled(image(i)) for i in range(3)]
             engine_or_reason(report, calls=3)
+        assert_close(got, wanted)  # what compares loads kernels, for which there was no room
         trt_backend.reset_report()
         assert_close(compile_trt(other)(image()), other(image()))
     report.engines_ran(calls=1, exactly=True)

@@ -12,7 +12,7 @@ from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
-from trt_backend.ir.ops.elementwise import ElementwiseKind
+from trt_backend.ir.ops.elementwise import Cast, ElementwiseKind
 from trt_backend.ir.ops.layout import Range
 from trt_backend.ir.ops.reduction import Reduce, ReduceKind, Softmax
 from trt_backend.ir.types import DType
@@ -23,7 +23,8 @@ def attention(b: Builder, op: Attention, q: Value, k: Value, v: Value, *mask: Va
     """MatrixMultiply, mask, Softmax, MatrixMultiply; only a mask can hide every key of a query (then: zeros).
 
     Such queries are found in the mask, which all layers of a model share, and not in the scores, so that targets still
-    recognise the four as one.
+    recognise the four as one. No largest element is looked for in it: what that is of infinities alone depends on where
+    a kernel begins.
     """
     scaled = q if op.scale == 1 else binary(b, ElementwiseKind.PROD, q, op.scale)
     scores = b.add(MatrixMultiply(transpose_b=True), scaled, k)
@@ -34,8 +35,9 @@ def attention(b: Builder, op: Attention, q: Value, k: Value, v: Value, *mask: Va
     shown = mask[0]
     if op.causal:
         shown = select(b, _later_keys(b, q.shape[2], k.shape[2]), -math.inf, shown)
-    best = b.add(Reduce(ReduceKind.MAX, (3,), keep_dims=True), shown)
-    hidden = binary(b, ElementwiseKind.EQUAL, best, -math.inf)
+    hides = b.add(Cast(DType.INT32), binary(b, ElementwiseKind.EQUAL, shown, -math.inf))
+    hides_all = b.add(Reduce(ReduceKind.MIN, (3,), keep_dims=True), hides)
+    hidden = b.add(Cast(DType.BOOL), hides_all)
     shown = select(b, hidden, 0.0, shown)
     attended = _attend(b, binary(b, ElementwiseKind.SUM, scores, shown), v)
     return select(b, hidden, 0.0, attended)
