@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 import trt_backend.compile
+from trt_backend.debug import log
+from trt_backend.errors import ReasonKind
 from trt_backend.ir.graph import Graph
 
 settings.register_profile(
@@ -30,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "wrong_answers: engines are made to give some")
     config.addinivalue_line("markers", "cpu_only(reason): left out with --device cuda, for this reason")
     if config.getoption("--device") == "cuda" and "trt" not in _torch_backends():
         raise pytest.UsageError(
@@ -63,6 +67,26 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRT_BACKEND_CACHE_DIR", str(tmp_path_factory.mktemp("engines")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_wrong_answers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail tests whose engines gave wrong answers, which nobody else sees: such regions run natively.
+
+    Tests that make them give some are marked `wrong_answers`.
+    """
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if ReasonKind.WRONG_ANSWER.value in record.getMessage():
+                said.append(record.getMessage())
+
+    listener = Listener()
+    log.addHandler(listener)
+    yield
+    log.removeHandler(listener)
+    assert not said or request.node.get_closest_marker("wrong_answers"), said
 
 
 @pytest.fixture

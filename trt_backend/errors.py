@@ -14,6 +14,7 @@ __all__ = [
     "RunError",
     "TrtBackendError",
     "UnsupportedError",
+    "WrongAnswerError",
 ]
 
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class ReasonKind(Enum):
     BUILD_FAILED = "build failed"
     RUN_FAILED = "run failed"
     OUT_OF_MEMORY = "out of memory"
+    WRONG_ANSWER = "wrong answer"
     SLOWER = "slower than native"
     BUG = "bug"
 
@@ -86,6 +88,10 @@ class UnsupportedError(BuildError):
 
 class RunError(TrtBackendError):
     """A built engine failed to run; the call runs natively (`strict=True` raises)."""
+
+
+class WrongAnswerError(RunError):
+    """An engine's answer is not native's; the region runs natively from now on (`strict=True` raises)."""
 
 
 class OutOfMemoryError(BuildError, RunError):

@@ -18,6 +18,7 @@ _CHOICES = {
     "precision": ("auto", "tf32", "fp16", "bf16", "int8"),
     "build": ("lazy", "background", "eager"),
     "choose": ("always", "measured"),
+    "answer_check": ("first", "never"),
     "native": ("eager", "inductor"),
     "weight_check": ("signals", "contents", "never"),
 }
@@ -40,6 +41,8 @@ class CompileOptions:
             in `torch.compile`'s own compilation, for the sizes of its example inputs (TensorFlow: as "lazy").
         choose: "always" runs the engine; "measured" times it and native once for each signature, on the real inputs, and
             keeps the faster.
+        answer_check: "first" compares the first answer of each engine with native's, and goes on natively where it is
+            wrong: compilers make mistakes (not for "int8", whose error is known). "never" saves that native call.
         native: how regions run without an engine: "eager", or compiled by "inductor".
         min_block_size: regions with fewer compute ops (views do not count) stay native; 1 or more.
         threads: threads of one CPU engine; None for as many as the framework uses.
@@ -70,6 +73,7 @@ class CompileOptions:
     calibration: Calibration | None = None
     build: str = "lazy"
     choose: str = "always"
+    answer_check: str = "first"
     native: str = "eager"
     min_block_size: int = 3
     threads: int | None = None

@@ -14,7 +14,9 @@ from tf_checks import assert_close  # noqa: E402
 
 import trt_backend  # noqa: E402
 from trt_backend.engine.onnxruntime import OnnxRuntimeProvider  # noqa: E402
-from trt_backend.errors import BuildError  # noqa: E402
+from trt_backend.errors import BuildError, ReasonKind  # noqa: E402
+from trt_backend.ir.graph import Graph  # noqa: E402
+from trt_backend.ir.text import parse_graph  # noqa: E402
 from trt_backend_tf import trt_convert as trt  # noqa: E402
 
 
@@ -55,6 +57,32 @@ def test_native_runs_take_any_input(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert_close(tf.nest.flatten(converted(x)), tf.nest.flatten(function(tf.constant(kept))))
     np.testing.assert_array_equal(x.numpy(), kept)  # nothing was written there
     assert [region.native_calls for region in trt_backend.report().regions] == [1]
+
+
+@pytest.mark.wrong_answers
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_an_engine_that_is_wrong_is_given_up(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build: Any = OnnxRuntimeProvider.build
+
+    def build_another(self: Any, graph: Graph, *rest: Any) -> bytes:
+        assert "kind=sum" in str(graph)
+        return build(self, parse_graph(str(graph).replace("kind=sum", "kind=prod")), *rest)
+
+    def function(x: Any) -> Any:
+        y = x + tf.abs(x)
+        return tf.argmax(y, 1), tf.nn.relu(y), tf.tanh(x) * x
+
+    monkeypatch.setattr(OnnxRuntimeProvider, "build", build_another)
+    x = _aligned(dtype)
+    converted = trt.TrtGraphConverterV2.from_function(
+        function, [tf.TensorSpec([None, 6], x.dtype)], minimum_segment_size=1
+    ).convert()
+    for _ in range(2):
+        assert_close(tf.nest.flatten(converted(x)), tf.nest.flatten(function(x)))
+    (region,) = trt_backend.report().regions
+    assert (region.engine_calls, region.native_calls) == (0, 2)
+    assert region.reason is not None
+    assert region.reason.kind is ReasonKind.WRONG_ANSWER
 
 
 def test_gradients_are_native(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ KINDS = {
     "out of fuel",
     "build failed",
     "run failed",
+    "wrong answer",
     "out of memory",
     "slower than native",
     "bug",

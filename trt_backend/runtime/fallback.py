@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from trt_backend.debug import log
-from trt_backend.errors import BuildError, OutOfMemoryError, Reason, ReasonKind, RunError, UnsupportedError
+from trt_backend.errors import (
+    BuildError,
+    OutOfMemoryError,
+    Reason,
+    ReasonKind,
+    RunError,
+    UnsupportedError,
+    WrongAnswerError,
+)
 
 T = TypeVar("T")
 
@@ -46,4 +54,6 @@ def _kind(error: BuildError | RunError | MemoryError) -> ReasonKind:
         return ReasonKind.OUT_OF_MEMORY
     if isinstance(error, UnsupportedError):
         return error.kind
+    if isinstance(error, WrongAnswerError):
+        return ReasonKind.WRONG_ANSWER
     return ReasonKind.BUILD_FAILED if isinstance(error, BuildError) else ReasonKind.RUN_FAILED

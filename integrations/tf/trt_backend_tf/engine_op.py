@@ -48,6 +48,7 @@ from trt_backend.errors import Reason
 from trt_backend.ir.types import DType
 from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord, RegionRecord, open_graph
+from trt_backend.runtime.answers import AnswerCheck, Difference, difference
 from trt_backend.runtime.fallback import contain
 from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
@@ -144,10 +145,10 @@ class EngineSegment:
             return self._count_native
         if self._loaded:
             self.shipped = self._brought()
-        executable = compile_graph(
-            lowered.graph, self._graph.provider, self._options(), self.record, self.shipped
-        )
-        return SegmentCall(lowered, executable, self._native).call
+        options = self._options()
+        executable = compile_graph(lowered.graph, self._graph.provider, options, self.record, self.shipped)
+        check = AnswerCheck(self.record, lowered.graph, options)
+        return SegmentCall(lowered, executable, self._native, check, self._differences).call
 
     def _options(self) -> CompileOptions:
         options = self._graph.options
@@ -187,14 +188,25 @@ class EngineSegment:
             raise tf.errors.AbortedError(
                 None, None, f"User disallowed engine native segment execution: {self.record.name}"
             )
+        for i, result in enumerate(self._native_results(call)):
+            call.copy_out(i, result, self._outputs[i])
+        return True
+
+    def _native_results(self, call: _Call) -> list[np.ndarray[Any, Any]]:
         inputs = [call.as_eager(i, kind) for i, kind in enumerate(self._node.attr["InT"].list.type)]
         with self._lock:
             if self._native_ops is None:
                 self._native_ops = NativeSegment(self.function, self._shapes)
-        results = self._native_ops(inputs)
-        for i, result in enumerate(results):
-            call.copy_out(i, np.asarray(result.numpy()), self._outputs[i])
-        return True
+        return [np.asarray(result.numpy()) for result in self._native_ops(inputs)]
+
+    def _differences(self, call: _Call) -> list[Difference]:
+        """Return how far the outputs of a call are off (none where native is not allowed)."""
+        results = self._native_results(call) if _is_native_allowed() else []
+        return [
+            difference(call.output(i, result.dtype), result)
+            for i, result in enumerate(results)
+            if DTYPES[self._outputs[i]].is_float and result.size
+        ]
 
 
 class _Call:
@@ -229,6 +241,13 @@ class _Call:
         self._held.append(tensor)
         self._outputs[position] = (sizes, address)
         return address
+
+    def output(self, position: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """Return a copy of an output's elements."""
+        sizes, address = self._outputs[position]
+        array = np.empty(sizes, dtype)
+        self._copy(array.ctypes.data, address, array.nbytes)
+        return array
 
     def as_eager(self, position: int, kind: int) -> tf.Tensor:
         """Return an input as an eager tensor, for the length of the call: if possible, over the same memory."""

@@ -19,6 +19,7 @@ from trt_backend.ir.ops.contraction import MatrixMultiply
 from trt_backend.ir.ops.elementwise import Elementwise, Select
 from trt_backend.ir.symbols import SymbolSource, shape_sources
 from trt_backend.ir.types import DType
+from trt_backend.runtime.answers import AnswerCheck, Difference
 from trt_backend.runtime.executable import Executable
 from trt_backend_tf.host_graph import ordered
 from trt_backend_tf.lower.context import Lowering, Operand
@@ -128,14 +129,23 @@ class SegmentCall:
         segment: the lowered segment.
         executable: its engine.
         native: runs the function on a call's tensors and returns True.
+        check: what compares engines' first answers with native's.
+        differences: compares the outputs of a call with native's.
     """
 
     def __init__(
-        self, segment: LoweredSegment, executable: Executable, native: Callable[[Any], bool]
+        self,
+        segment: LoweredSegment,
+        executable: Executable,
+        native: Callable[[Any], bool],
+        check: AnswerCheck,
+        differences: Callable[[Any], Sequence[Difference]],
     ) -> None:
         self._segment = segment
         self._executable = executable
         self._native = native
+        self._check = check
+        self._differences = differences
         self._signatures: dict[tuple[Sizes, ...], CallShapes] = {}
         self._dtypes = [value.dtype for value in segment.graph.outputs]
 
@@ -155,6 +165,8 @@ class SegmentCall:
             for i, (sizes, dtype) in enumerate(zip(shapes.outputs, self._dtypes, strict=True))
         ]
         engine.run(shapes, inputs, outputs, _HOST)
+        if self._check.due:
+            self._check.check(lambda: self._differences(tensors))
         return True
 
     def _signature(self, shapes: tuple[Sizes, ...]) -> CallShapes:

@@ -7,6 +7,7 @@ __all__ = ["LoweredRegion", "RegionCall", "lower_region"]
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -20,11 +21,14 @@ from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
 from trt_backend.ir.types import DType, TensorType, is_static
+from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.executable import Executable
+from trt_backend_torch.answers import differences
 from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lower.creation import UNINITIALIZED
 from trt_backend_torch.lowering import Environment, lower_nodes
 from trt_backend_torch.memory import (
     Addresses,
@@ -53,12 +57,14 @@ class LoweredRegion:
         inputs: the tensor arguments, in the order of the graph's inputs.
         outputs: the region's results: the layout of the next output of the graph, or a size that the host computes.
         symbols: where the value of each symbol is found.
+        comparable: which results native gives each time: not those of `torch.empty`.
     """
 
     graph: Graph
     inputs: tuple[Input, ...]
     outputs: tuple[Layout | DimLike, ...]
     symbols: Mapping[str, SymbolSource]
+    comparable: tuple[bool, ...]
 
 
 def lower_region(
@@ -105,7 +111,8 @@ def lower_region(
     tensors = [node for node in results if not is_size(node)]
     dense = [_dense_output(b, env[node], node.meta["val"]) for node in tensors]
     graph = b.build([b.cast(value, border(value.dtype)) for value in dense])
-    return LoweredRegion(graph, tuple(inputs), outputs, _needed_sources(graph, outputs, places))
+    comparable = tuple(node.target not in UNINITIALIZED for node in results)
+    return LoweredRegion(graph, tuple(inputs), outputs, _needed_sources(graph, outputs, places), comparable)
 
 
 class RegionCall:
@@ -119,7 +126,9 @@ class RegionCall:
         region: the lowered region.
         executable: its engine.
         native: computes the region with torch.
+        eager: likewise, for one call: nothing is compiled for it.
         watch: what tells whether weights may have changed; None where their contents are compared at each call.
+        check: what compares engines' first answers with eager's.
         choice: what decides between engine and native; None where the engine always runs.
     """
 
@@ -128,13 +137,17 @@ class RegionCall:
         region: LoweredRegion,
         executable: Executable,
         native: Callable[..., Any],
+        eager: Callable[..., Any],
         watch: WeightWatch | None,
+        check: AnswerCheck,
         choice: Choice | None = None,
     ) -> None:
         self._region = region
         self._executable = executable
         self._native = native
+        self._eager = eager
         self._watch = watch
+        self._check = check
         self._choice = choice
         self._weights = _picker([place.position for place in region.inputs if place.weight])
         self._inputs = _picker([place.position for place in region.inputs])
@@ -161,12 +174,12 @@ class RegionCall:
             with self._pool.relaxed_capture():
                 return self._executable.call_natively(self._native, arguments)
         if self._choice is None:
-            return self._executable.call(self._run_in_room, self._native, arguments)
+            return self._executable.call(self._run_checked, self._native, arguments)
         sizes = self._sizes(arguments)
         verdict = self._choice.native_is_faster(sizes)
         if verdict:
             return self._executable.call_natively(self._native, arguments)
-        result = self._executable.call(self._run_in_room, self._native, arguments)
+        result = self._executable.call(self._run_checked, self._native, arguments)
         engine = self._executable.ready
         if verdict is None and engine is not None:
             self._choice.measure(
@@ -193,6 +206,15 @@ class RegionCall:
         if self._pool is not None:
             return CudaHost(self._pool, lambda: self._weights_version(arguments))
         return CPU_HOST if self._watch is None else CpuHost(lambda: self._weights_version(arguments))
+
+    def _run_checked(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        result = self._run_in_room(engine, arguments)
+        if self._check.due:
+            self._check.check(lambda: differences(*map(self._comparable, (result, self._eager(*arguments)))))
+        return result
+
+    def _comparable(self, results: Sequence[Any]) -> list[Any]:
+        return list(compress(results, self._region.comparable))
 
     def _run_in_room(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Run; where the GPU's memory is used up, once more without what torch keeps of it for later."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "UNINITIALIZED"]
 
 from collections.abc import Sequence
 
@@ -22,6 +22,16 @@ from trt_backend_torch.lower.rules import RuleTable
 RULES = RuleTable()
 
 _aten = torch.ops.aten
+
+UNINITIALIZED = (
+    _aten.empty.memory_format,
+    _aten.empty_like.default,
+    _aten.empty_permuted.default,
+    _aten.empty_strided.default,
+    _aten.new_empty.default,
+    _aten.new_empty_strided.default,
+)
+"""Ops whose results may be anything."""
 
 
 @RULES.rule(_aten.arange.default, _aten.arange.start, _aten.arange.start_step)
@@ -75,12 +85,7 @@ def _filled(
 RULES.rules(
     _filled,
     {
-        _aten.empty.memory_format: 0,
-        _aten.empty_like.default: 0,
-        _aten.empty_permuted.default: 0,
-        _aten.empty_strided.default: 0,
-        _aten.new_empty.default: 0,
-        _aten.new_empty_strided.default: 0,
+        **dict.fromkeys(UNINITIALIZED, 0),
         _aten.new_ones.default: 1,
         _aten.new_zeros.default: 0,
         _aten.ones.default: 1,

@@ -1,0 +1,91 @@
+"""Whether an engine's answers are native's: one that was compiled wrongly is found at its first call.
+
+Rules:
+  FIRST   The first answer of each engine that a process has is compared with native's, on the call's own inputs.
+  FLOATS  Floating-point results are: indices and masks may differ wherever numbers round.
+  BOUND   Off by a hundred roundings of the least exact type that computes, of the largest number, is what deep networks
+          make of other kernels; what is compiled wrongly is off by more. Where native is not finite, anything goes.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AnswerCheck", "Difference", "difference"]
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_backend.debug import log
+from trt_backend.errors import WrongAnswerError
+from trt_backend.ir.graph import Graph
+from trt_backend.ir.types import DType
+from trt_backend.options import CompileOptions
+from trt_backend.report import RegionRecord
+
+Difference = tuple[float, float]
+"""How far a result is off where native is finite, NaN or infinite where it is not finite there, and native's largest number."""
+
+_ROUNDINGS = 100
+_LEAST_BOUND = 1e-2
+_LEAST_SCALE = 1e-3  # smaller numbers may be what is left of a difference
+_HALF, _BRAIN = 2.0**-10, 2.0**-7  # from one number to the next, relative to it
+_EPSILONS: dict[object, float] = {
+    "tf32": _HALF,  # it has as many bits
+    "fp16": _HALF,
+    "bf16": _BRAIN,
+    DType.FLOAT16: _HALF,
+    DType.BFLOAT16: _BRAIN,
+}
+
+
+class AnswerCheck:
+    """Compares the first answer of each of a region's engines.
+
+    Args:
+        record: of the region, which counts engines.
+        graph: of the region.
+        options: of the compilation; int8 is not compared, whose error is the calibration's.
+    """
+
+    def __init__(self, record: RegionRecord, graph: Graph, options: CompileOptions) -> None:
+        self._record = record
+        self._wanted = options.answer_check == "first" and options.precision != "int8"
+        self._checked = 0
+        computes_in = {options.precision, *(value.dtype for node in graph.nodes for value in node.outputs)}
+        epsilon = max(_EPSILONS.get(name, 0.0) for name in computes_in)
+        self._bound = max(_ROUNDINGS * epsilon, _LEAST_BOUND)
+
+    @property
+    def due(self) -> bool:
+        """Whether there is an engine that was not checked, and should be."""
+        return self._wanted and self._record.engines != self._checked
+
+    def check(self, compare: Callable[[], Sequence[Difference]]) -> None:
+        """Compare an engine's results with native's: `compare` does it for those of floating point.
+
+        Raises:
+            WrongAnswerError: they are not the same, but for rounding.
+        """
+        engines = self._record.engines
+        try:
+            differences = compare()
+        except Exception as error:  # noqa: BLE001  the call has its answer; a lack of memory, say, is nothing against it
+            log.debug("%s: its first answer was not compared: %s", self._record.name, error)
+            differences = ()
+        for off, largest in differences:
+            relative = off / max(largest, _LEAST_SCALE)
+            if not relative <= self._bound:
+                raise WrongAnswerError(
+                    f"its engine's first answer is {relative:.2g} of the largest number off (bound: {self._bound:.2g})"
+                )
+        self._checked = engines
+
+
+def difference(ours: npt.NDArray[Any], native: npt.NDArray[Any]) -> Difference:
+    """Compare two arrays of one floating-point dtype and shape, with at least one element."""
+    finite, exact = np.isfinite(native), np.promote_types(native.dtype, np.float32)
+    wanted = np.where(finite, native, 0).astype(exact)
+    off = np.where(finite, ours, 0).astype(exact) - wanted
+    return float(np.abs(off).max()), float(np.abs(wanted).max())
