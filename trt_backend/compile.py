@@ -26,6 +26,7 @@ from trt_backend.ir.types import DType, TensorType
 from trt_backend.options import CompileOptions
 from trt_backend.passes.pipeline import run_passes
 from trt_backend.report import RegionRecord
+from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.calibrated import CalibratedEngine
 from trt_backend.runtime.executable import Executable
 from trt_backend.runtime.profiled import ProfiledEngine
@@ -52,11 +53,20 @@ def compile_graph(
     """
     dump = Dump.of(options.dump_dir, graph.name)
     came = shipped or ShippedEngine()
+    answers = AnswerCheck(record.name, graph, options)
 
     def profiled(variant: Graph) -> LazyEngine:
         return ProfiledEngine(
             lambda profile, beside: build_engine(
-                variant, profile, provider, options, record, dump, came, apart=beside and provider.cached
+                variant,
+                profile,
+                provider,
+                options,
+                record,
+                dump,
+                came,
+                answers,
+                apart=beside and provider.cached,
             ),
             _profile_of(variant, provider, options, came),
             background=options.build == "background",
@@ -75,7 +85,7 @@ def compile_graph(
             return fresh(graph)
         return CalibratedEngine(graph, options.calibration, provider, fresh, record)
 
-    return Executable(first_engine, record, strict=options.strict)
+    return Executable(first_engine, record, answers, strict=options.strict)
 
 
 def build_engine(
@@ -86,12 +96,13 @@ def build_engine(
     record: RegionRecord,
     dump: Dump,
     shipped: ShippedEngine,
+    answers: AnswerCheck,
     *,
     apart: bool = False,
 ) -> Engine:
     """Return the engine of a graph for a profile: the shipped one, from the cache, or built.
 
-    `apart` builds in a process of its own, and dumps no model.
+    `apart` builds in a process of its own, and dumps no model. `answers` learns of an engine that gave none before.
 
     Raises:
         BuildError: a step refuses, or there is none and none may be built.
@@ -109,15 +120,22 @@ def build_engine(
             return build_apart(provider, legal, profile, options)
         return provider.build(legal, profile, options, dump)
 
+    def load(blob: bytes) -> Engine:
+        return provider.load(blob, graph, options)
+
     if not provider.cached:
-        engine = provider.load(build(), graph, options)
+        engine = load(build())
+        answers.expect()
     else:
         key = _key(graph, profile, provider, options)
-        engine = _load_shipped(shipped, key, graph, provider, options)
-        if engine is None:
-            engine = _load_cached(
-                EngineCache.of_user(options.cache_dir), key, build, graph, provider, options
-            )
+        engine = _load_shipped(shipped, key, load, record.name)
+        if engine is not None:
+            answers.expect()
+        else:
+            cache = EngineCache.of_user(options.cache_dir)
+            engine, blob = _load_cached(cache, key, build, load)
+            if not cache.is_checked(key, blob):
+                answers.expect(cache.checked(key, blob))
         shipped.built = BuiltEngine(key, profile, provider.identity(options))
     seconds = time.perf_counter() - start
     record.count_build(seconds)
@@ -152,18 +170,18 @@ def _profile_of(
 
 
 def _load_shipped(
-    shipped: ShippedEngine, key: str, graph: Graph, provider: EngineProvider, options: CompileOptions
+    shipped: ShippedEngine, key: str, load: Callable[[bytes], Engine], name: str
 ) -> Engine | None:
     """Load the engine that came with the region, if it is the one; one that does not load is as if it were not there."""
     blob = shipped.read(key)
     if blob is None:
         return None
     try:
-        return provider.load(blob, graph, options)
+        return load(blob)
     except OutOfMemoryError:  # nothing is wrong with it
         raise
     except BuildError as error:
-        log.warning("%s: the engine that came with the saved model does not load: %s", graph.name, error)
+        log.warning("%s: the engine that came with the saved model does not load: %s", name, error)
         return None
 
 
@@ -219,17 +237,12 @@ def _key(graph: Graph, profile: Profile, provider: EngineProvider, options: Comp
 
 
 def _load_cached(
-    cache: EngineCache,
-    key: str,
-    build: Callable[[], bytes],
-    graph: Graph,
-    provider: EngineProvider,
-    options: CompileOptions,
-) -> Engine:
-    """Load an engine from the cache; one that does not load is built again, once."""
+    cache: EngineCache, key: str, build: Callable[[], bytes], load: Callable[[bytes], Engine]
+) -> tuple[Engine, bytes]:
+    """Load an engine from the cache, and return its bytes as well; one that does not load is built again, once."""
     blob = cache.get_or_build(key, build)
     try:
-        return provider.load(blob, graph, options)
+        return load(blob), blob
     except OutOfMemoryError:  # nothing is wrong with it
         raise
     except BuildError as error:
@@ -237,4 +250,4 @@ def _load_cached(
         again = cache.get_or_build(key, build)
         if again == blob:  # a folder that is not ours to write
             again = build()
-        return provider.load(again, graph, options)
+        return load(again), again

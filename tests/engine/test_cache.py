@@ -542,3 +542,29 @@ def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
     with pytest.raises(BuildError, match=r"set \$TRT_BACKEND_CACHE_DIR"):
         EngineCache.of_user()
+
+
+def test_a_verdict_is_of_one_engine(folder: Path) -> None:
+    cache = EngineCache(folder)
+    cache.get_or_build(KEY, lambda: PAYLOAD)
+    assert not cache.is_checked(KEY, PAYLOAD)
+    cache.checked(KEY, PAYLOAD)()
+    assert cache.is_checked(KEY, PAYLOAD)
+    assert not cache.is_checked(KEY, PAYLOAD + b"built anew")
+    assert not cache.is_checked(OTHER, PAYLOAD)
+
+
+def test_a_verdict_goes_with_its_engine(folder: Path) -> None:
+    cache = EngineCache(folder, max_bytes=1000)
+    cache.get_or_build(KEY, lambda: PAYLOAD)
+    cache.checked(KEY, PAYLOAD)()
+    cache.get_or_build(OTHER, lambda: PAYLOAD)
+    assert [path.name for path in folder.iterdir() if path.is_file()] == [f"{OTHER}.engine"]
+
+
+def test_damaged_verdicts_are_none(folder: Path) -> None:
+    cache = EngineCache(folder)
+    cache.checked(KEY, PAYLOAD)()
+    (path,) = folder.glob("*.checked")
+    path.write_bytes(b"\xff\xfe")
+    assert not cache.is_checked(KEY, PAYLOAD)

@@ -22,8 +22,11 @@ from trt_backend.errors import (
     RunError,
     UnsupportedError,
 )
+from trt_backend.ir.builder import Builder
+from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord, RegionRecord, Report
 from trt_backend.runtime import pause
+from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.executable import Executable
 from trt_backend.runtime.profiled import ProfiledEngine
 
@@ -46,9 +49,13 @@ def native(x: int) -> tuple[str, int]:
     return "native", 2 * x
 
 
+def answers() -> AnswerCheck:
+    return AnswerCheck("region", Builder("region").build([]), CompileOptions())
+
+
 def executable(build: Callable[[], LazyEngine], *, strict: bool = False) -> tuple[Executable, RegionRecord]:
     record = RegionRecord("region", "test", "none")
-    return Executable(build, record, strict=strict), record
+    return Executable(build, record, answers(), strict=strict), record
 
 
 def failing(error: Exception) -> Callable[..., Any]:
@@ -206,7 +213,7 @@ def test_a_call_that_comes_while_an_engine_is_given_up_does_not_build() -> None:
         built.append(1)
         return Doubler()
 
-    region = Executable(build, Record("region", "test", "none"), strict=False)
+    region = Executable(build, Record("region", "test", "none"), answers(), strict=False)
     assert region.call(failing(RunError("no")), native, [1]) == ("native", 2)
     others[0].join()
     assert built == [1]

@@ -14,9 +14,12 @@ import pytest
 from trt_backend.engine.base import CallShapes, Engine, Host
 from trt_backend.engine.profile import Profile, profile_for
 from trt_backend.errors import BuildError, NotReadyError, OutOfMemoryError, ReasonKind
+from trt_backend.ir.builder import Builder
 from trt_backend.ir.dims import Symbol
+from trt_backend.options import CompileOptions
 from trt_backend.report import RegionRecord
 from trt_backend.runtime import pause
+from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.executable import Executable
 from trt_backend.runtime.profiled import BUILDER_THREAD, ProfiledEngine
 
@@ -57,7 +60,8 @@ class Region:
             background=background,
             carry=lambda: self.carry(),
         )
-        self._executable = Executable(lambda: self.engine, self.record, strict=strict)
+        answers = AnswerCheck("region", Builder("region").build([]), CompileOptions())
+        self._executable = Executable(lambda: self.engine, self.record, answers, strict=strict)
 
     def _build(self, profile: Profile, beside: bool) -> Engine:
         self.events.append("build beside" if beside else "build")

@@ -137,6 +137,27 @@ def test_each_engine_is_checked(monkeypatch: pytest.MonkeyPatch, report: ReportC
     assert report.kinds() == {"wrong answer"}
 
 
+@pytest.mark.cpu_only(reason="engines of TensorRT are kept anyway")
+@pytest.mark.usefixtures("own_cache")
+def test_an_engine_from_the_cache_was_compared_by_who_built_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trt_backend_torch import region
+
+    compared: list[int] = []
+
+    def count(*_: Any) -> list[tuple[float, float]]:
+        compared.append(1)
+        return []
+
+    monkeypatch.setattr(type(load_provider("auto")), "cached", True)
+    monkeypatch.setattr(region, "differences", count)
+    x, y = torch.randn(2, 4, 5).unbind()
+    with torch.no_grad():
+        for _ in range(3):
+            torch._dynamo.reset()
+            assert_close(compile_trt(summed, options=EVERYTHING)(x, y), summed(x, y))
+    assert len(compared) == 1
+
+
 def test_a_native_call_that_fails_is_nothing_against_the_engine(
     monkeypatch: pytest.MonkeyPatch, report: ReportChecks
 ) -> None:

@@ -44,6 +44,7 @@ class EngineCache:
       replaced in one step and carries its key and a checksum.
     * **Locks.** A few keys share a lock file (their first digits), so that lock files are bounded in number and never
       deleted: deleting one that somebody waits for would let two in. The OS releases the lock of a killed process.
+    * **Verdicts.** Beside an engine may lie the checksum of that which was found to answer as native does.
     * **Leftovers.** A temporary file whose lock nobody holds is a killed writer's.
     * **Never in the way.** Where the folder cannot be used, builds go on without it: one warning, and nothing is stored.
     """
@@ -101,6 +102,24 @@ class EngineCache:
             if _read(path) == engine:
                 _delete(path, f"does not load here: {reason}")
 
+    def is_checked(self, key: str, engine: bytes) -> bool:
+        """Whether this engine of `key` is known to answer as native does."""
+        try:
+            return self._verdict_path(key).read_text("utf-8") == xxhash.xxh3_128_hexdigest(engine)
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def checked(self, key: str, engine: bytes) -> Callable[[], None]:
+        """Return what notes that this engine of `key` answers as native does; without the engine itself."""
+        return functools.partial(self._note, self._verdict_path(key), xxhash.xxh3_128_hexdigest(engine))
+
+    def _note(self, path: Path, digest: str) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(digest, "utf-8")
+        except OSError as error:
+            self._warn(error)
+
     def timings(self, name: str) -> bytes:
         """Return the timing cache `name` (letters, digits, `-` and `_`; ValueError otherwise), b"" where there is none."""
         path = self._timings_path(name)
@@ -120,6 +139,9 @@ class EngineCache:
         if not _KEY.fullmatch(key):
             raise ValueError(f"key {key!r} is not of 16 to 128 hex digits in lower case")
         return self.folder / f"{key}.engine"
+
+    def _verdict_path(self, key: str) -> Path:
+        return self._engine_path(key).with_suffix(".checked")
 
     def _timings_path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -196,6 +218,7 @@ class EngineCache:
         total = sum(size for _, size, _ in engines)
         for _, size, path in engines:
             if total > self.max_bytes and path != keep and self._delete_unlocked(path):
+                path.with_suffix(".checked").unlink(missing_ok=True)
                 log.debug("evicted %s (%d bytes)", path, size)
                 total -= size
 

@@ -1,7 +1,8 @@
 """Whether an engine's answers are native's: one that was compiled wrongly is found at its first call.
 
 Rules:
-  FIRST   The first answer of each engine that a process has is compared with native's, on the call's own inputs.
+  FIRST   The first answer of each engine is compared with native's, on the call's own inputs. Who builds an engine does it,
+          for all that load it from the cache.
   FLOATS  Floating-point results are: indices and masks may differ wherever numbers round.
   BOUND   Off by a hundred roundings of the least exact type that computes, of the largest number, is what deep networks
           make of other kernels; what is compiled wrongly is off by more. Where native is not finite, anything goes.
@@ -22,7 +23,6 @@ from trt_backend.errors import WrongAnswerError
 from trt_backend.ir.graph import Graph
 from trt_backend.ir.types import DType
 from trt_backend.options import CompileOptions
-from trt_backend.report import RegionRecord
 
 Difference = tuple[float, float]
 """How far a result is off where native is finite, NaN or infinite where it is not finite there, and native's largest number."""
@@ -40,27 +40,36 @@ _EPSILONS: dict[object, float] = {
 }
 
 
+def nothing() -> None:
+    """Keep no verdict."""
+
+
 class AnswerCheck:
     """Compares the first answer of each of a region's engines.
 
     Args:
-        record: of the region, which counts engines.
+        name: of the region.
         graph: of the region.
         options: of the compilation; int8 is not compared, whose error is the calibration's.
     """
 
-    def __init__(self, record: RegionRecord, graph: Graph, options: CompileOptions) -> None:
-        self._record = record
+    def __init__(self, name: str, graph: Graph, options: CompileOptions) -> None:
+        self._name = name
         self._wanted = options.answer_check == "first" and options.precision != "int8"
-        self._checked = 0
+        self._unchecked: list[Callable[[], None]] = []
         computes_in = {options.precision, *(value.dtype for node in graph.nodes for value in node.outputs)}
         epsilon = max(_EPSILONS.get(name, 0.0) for name in computes_in)
         self._bound = max(_ROUNDINGS * epsilon, _LEAST_BOUND)
 
+    def expect(self, keep: Callable[[], None] = nothing) -> None:
+        """Have the next answer compared: there is a new engine. `keep` is called once that was found right."""
+        if self._wanted:
+            self._unchecked.append(keep)
+
     @property
     def due(self) -> bool:
-        """Whether there is an engine that was not checked, and should be."""
-        return self._wanted and self._record.engines != self._checked
+        """Whether there is an engine that was not checked."""
+        return bool(self._unchecked)
 
     def check(self, compare: Callable[[], Sequence[Difference]]) -> None:
         """Compare an engine's results with native's: `compare` does it for those of floating point.
@@ -68,19 +77,20 @@ class AnswerCheck:
         Raises:
             WrongAnswerError: they are not the same, but for rounding.
         """
-        engines = self._record.engines
+        unchecked, self._unchecked = self._unchecked, []
         try:
             differences = compare()
         except Exception as error:  # noqa: BLE001  the call has its answer; a lack of memory, say, is nothing against it
-            log.debug("%s: its first answer was not compared: %s", self._record.name, error)
-            differences = ()
+            log.debug("%s: its first answer was not compared: %s", self._name, error)
+            return
         for off, largest in differences:
             relative = off / max(largest, _LEAST_SCALE)
             if not relative <= self._bound:
                 raise WrongAnswerError(
                     f"its engine's first answer is {relative:.2g} of the largest number off (bound: {self._bound:.2g})"
                 )
-        self._checked = engines
+        for keep in unchecked:
+            keep()
 
 
 def difference(ours: npt.NDArray[Any], native: npt.NDArray[Any]) -> Difference:

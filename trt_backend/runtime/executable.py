@@ -12,6 +12,7 @@ from trt_backend.debug import log
 from trt_backend.engine.base import CallShapes, Engine, Host, LazyEngine
 from trt_backend.errors import NotReadyError, Reason, ReasonKind
 from trt_backend.report import RegionRecord
+from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.fallback import contain, reason_of
 from trt_backend.runtime.pause import Pause
 
@@ -24,9 +25,15 @@ class Executable:
     Signatures share an engine where the provider's engines take every shape. The engine is built by the first call,
     under a lock, so that threads build once; a failure is remembered with its reason and never tried again. Only a lack
     of memory may pass: the first call after a pause tries again.
+
+    Attributes:
+        answers: knows which engines' answers are still to be compared; who runs them does that.
     """
 
-    def __init__(self, build: Callable[[], LazyEngine], record: RegionRecord, *, strict: bool) -> None:
+    def __init__(
+        self, build: Callable[[], LazyEngine], record: RegionRecord, answers: AnswerCheck, *, strict: bool
+    ) -> None:
+        self.answers = answers
         self._build = build
         self._record = record
         self._strict = strict

@@ -48,7 +48,7 @@ from trt_backend.errors import Reason
 from trt_backend.ir.types import DType
 from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord, RegionRecord, open_graph
-from trt_backend.runtime.answers import AnswerCheck, Difference, difference
+from trt_backend.runtime.answers import Difference, difference
 from trt_backend.runtime.fallback import contain
 from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
@@ -145,10 +145,10 @@ class EngineSegment:
             return self._count_native
         if self._loaded:
             self.shipped = self._brought()
-        options = self._options()
-        executable = compile_graph(lowered.graph, self._graph.provider, options, self.record, self.shipped)
-        check = AnswerCheck(self.record, lowered.graph, options)
-        return SegmentCall(lowered, executable, self._native, check, self._differences).call
+        executable = compile_graph(
+            lowered.graph, self._graph.provider, self._options(), self.record, self.shipped
+        )
+        return SegmentCall(lowered, executable, self._native, self._differences).call
 
     def _options(self) -> CompileOptions:
         options = self._graph.options

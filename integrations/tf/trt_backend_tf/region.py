@@ -19,7 +19,7 @@ from trt_backend.ir.ops.contraction import MatrixMultiply
 from trt_backend.ir.ops.elementwise import Elementwise, Select
 from trt_backend.ir.symbols import SymbolSource, shape_sources
 from trt_backend.ir.types import DType
-from trt_backend.runtime.answers import AnswerCheck, Difference
+from trt_backend.runtime.answers import Difference
 from trt_backend.runtime.executable import Executable
 from trt_backend_tf.host_graph import ordered
 from trt_backend_tf.lower.context import Lowering, Operand
@@ -129,7 +129,6 @@ class SegmentCall:
         segment: the lowered segment.
         executable: its engine.
         native: runs the function on a call's tensors and returns True.
-        check: what compares engines' first answers with native's.
         differences: compares the outputs of a call with native's.
     """
 
@@ -138,13 +137,12 @@ class SegmentCall:
         segment: LoweredSegment,
         executable: Executable,
         native: Callable[[Any], bool],
-        check: AnswerCheck,
         differences: Callable[[Any], Sequence[Difference]],
     ) -> None:
         self._segment = segment
         self._executable = executable
         self._native = native
-        self._check = check
+        self._answers = executable.answers
         self._differences = differences
         self._signatures: dict[tuple[Sizes, ...], CallShapes] = {}
         self._dtypes = [value.dtype for value in segment.graph.outputs]
@@ -165,8 +163,8 @@ class SegmentCall:
             for i, (sizes, dtype) in enumerate(zip(shapes.outputs, self._dtypes, strict=True))
         ]
         engine.run(shapes, inputs, outputs, _HOST)
-        if self._check.due:
-            self._check.check(lambda: self._differences(tensors))
+        if self._answers.due:
+            self._answers.check(lambda: self._differences(tensors))
         return True
 
     def _signature(self, shapes: tuple[Sizes, ...]) -> CallShapes:

@@ -20,7 +20,6 @@ from trt_backend.errors import Reason, ReasonKind, UnsupportedError
 from trt_backend.options import CompileOptions
 from trt_backend.partition import Partition, partition
 from trt_backend.report import GraphRecord, RegionRecord
-from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.fallback import contain
 from trt_backend_torch.aliases import mark_shared_views
@@ -126,9 +125,8 @@ class InferenceGraph:
         executable = compile_graph(region.graph, self._provider, options, record)
         run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
-        check = AnswerCheck(record, region.graph, options)
         watch = self._weight_watch()
-        call = RegionCall(region, executable, run_natively, native.forward, watch, check, choice)
+        call = RegionCall(region, executable, run_natively, native.forward, watch, choice)
         if known is not None:
             call.prepare(native.graph.find_nodes(op="placeholder"), known)
         return call.call

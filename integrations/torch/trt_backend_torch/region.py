@@ -21,7 +21,6 @@ from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
 from trt_backend.ir.types import DType, TensorType, is_static
-from trt_backend.runtime.answers import AnswerCheck
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.executable import Executable
 from trt_backend_torch.answers import differences
@@ -128,7 +127,6 @@ class RegionCall:
         native: computes the region with torch.
         eager: likewise, for one call: nothing is compiled for it.
         watch: what tells whether weights may have changed; None where their contents are compared at each call.
-        check: what compares engines' first answers with eager's.
         choice: what decides between engine and native; None where the engine always runs.
     """
 
@@ -139,7 +137,6 @@ class RegionCall:
         native: Callable[..., Any],
         eager: Callable[..., Any],
         watch: WeightWatch | None,
-        check: AnswerCheck,
         choice: Choice | None = None,
     ) -> None:
         self._region = region
@@ -147,7 +144,7 @@ class RegionCall:
         self._native = native
         self._eager = eager
         self._watch = watch
-        self._check = check
+        self._answers = executable.answers
         self._choice = choice
         self._weights = _picker([place.position for place in region.inputs if place.weight])
         self._inputs = _picker([place.position for place in region.inputs])
@@ -209,8 +206,10 @@ class RegionCall:
 
     def _run_checked(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         result = self._run_in_room(engine, arguments)
-        if self._check.due:
-            self._check.check(lambda: differences(*map(self._comparable, (result, self._eager(*arguments)))))
+        if self._answers.due:
+            self._answers.check(
+                lambda: differences(*map(self._comparable, (result, self._eager(*arguments))))
+            )
         return result
 
     def _comparable(self, results: Sequence[Any]) -> list[Any]:
