@@ -33,7 +33,7 @@ SAMPLES = 3
 LIMIT = 10  # where no engine takes the first
 OPTIONS = CompileOptions(min_block_size=1, threads=1)
 UNSPECIFIED = ("empty", "new_empty", "empty_like", "empty_strided", "empty_permuted", "new_empty_strided")
-LOOSE = {"nn.functional.conv3d": 1e-3}  # long sums of large numbers, in another order
+LOOSE = {"addbmm": 1e-4, "nn.functional.conv3d": 1e-3}  # long sums of large numbers, in another order
 NATIVE = {
     "a quotient of floats rounds, and its whole part may be off by one": (
         "div_floor_rounding-float32",
@@ -68,13 +68,9 @@ NATIVE = {
     "its output 1 is used, which no rule computes": (
         "native_group_norm-float32",
         "native_layer_norm-float32",
+        "kthvalue-int64",
     ),
     "_native_batch_norm_legit_functional.default: no lowering rule": ("native_batch_norm-float32",),
-    "round.decimals: no lowering rule": (
-        "round_decimals_0-float32",
-        "round_decimals_3-float32",
-        "round_decimals_neg_3-float32",
-    ),
 }
 """What no engine takes in any of the samples, by a part of the reason that the report gives."""
 _WHY = {name: reason for reason, names in NATIVE.items() for name in names}
