@@ -55,6 +55,15 @@ PROGRAMS = {
     "gather": lambda x: x.exp().gather(1, x.argmax(1, keepdim=True)),
     "the size itself": lambda x: (x.exp(), x.shape[0], x.shape[0] * 2),
     "a size that nothing needs": lambda x: (x.exp()[None].expand(x.shape[0] + 2, -1, -1)[0] * 2, x.shape[0]),
+    "slice to half, in floats": lambda x: x.exp()[: int(x.shape[0] * 0.5)],
+    "slice to a quotient": lambda x: x.exp()[: math.ceil(x.shape[0] / 2)],
+    "times a quotient": lambda x: x.exp() * (x.shape[0] / 7),
+    "less a quotient": lambda x: 1 / x.shape[0] - x.exp() / (x.shape[0] / 2),
+    "quotients of other types": lambda x: (
+        x.long() * (x.shape[0] / 3),
+        x.sum() + x.shape[0] / 3,
+        x.double() * (x.shape[0] / 3),
+    ),
     "the size as a tensor": lambda x: torch.tensor(x.shape[0]) + x.exp(),
 }
 
@@ -72,6 +81,26 @@ def test_sizes_in_programs(name, how, report):
             assert_close(compiled(x), fn(x), strides=True)
     assert graphs_compiled() == (1 if how == "marked" else 2)
     report.engines_ran(calls=len(SIZES), rebuilds=True)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda n: int(n * 0.3),
+        lambda n: round(n * 0.5),
+        lambda n: int((n - 4) / 2) + 2,
+    ],
+    ids=["not exact", "to even", "perhaps negative"],
+)
+def test_sizes_that_floats_round_are_native(count, report):
+    def fn(x):
+        return x.exp()[: count(x.shape[0])].sin()
+
+    compiled = compile_trt(fn, dynamic=True)
+    with torch.no_grad():
+        for n in SIZES:
+            assert_close(compiled(rows(n)), fn(rows(n)), strides=True)
+    report.native("unsupported", "sin")
 
 
 def mlp():

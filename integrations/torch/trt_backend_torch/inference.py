@@ -28,7 +28,7 @@ from trt_backend_torch.host_graph import FxHostGraph, runner, split
 from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.promises import keep_strides, mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
-from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars
+from trt_backend_torch.scalars import convert_scalars, mark_numbers, move_scalars, wrap_quotients
 from trt_backend_torch.tf32 import follow_torch
 from trt_backend_torch.weights import WeightWatch
 
@@ -172,6 +172,7 @@ def partition_only(
     keep_strides(graph)
     mark_shared_views(graph)
     mark_mistyped(graph)
+    wrap_quotients(graph)
     convert_scalars(graph)
     mark_numbers(graph)
     move_scalars(graph)

@@ -6,14 +6,43 @@ conversions with `prims`, whose calls cost ten times those of aten.
 
 from __future__ import annotations
 
-__all__ = ["convert_scalars", "mark_numbers", "move_scalars"]
+__all__ = ["convert_scalars", "mark_numbers", "move_scalars", "wrap_quotients"]
 
 import torch
 from torch import fx
+from torch._guards import detect_fake_mode
 
 from trt_backend_torch.fx import NUMBER, is_random, is_size, is_view, tensors_of
 
+_aten = torch.ops.aten
 _CONVERT = torch.ops.prims.convert_element_type.default
+_TAKES_TENSORS = {
+    _aten.add.Tensor: _aten.add.Tensor,
+    _aten.div.Tensor: _aten.div.Tensor,
+    _aten.mul.Tensor: _aten.mul.Tensor,
+    _aten.rsub.Scalar: _aten.rsub.Tensor,
+    _aten.sub.Tensor: _aten.sub.Tensor,
+}
+"""The overload that takes a tensor in the place of a number."""
+
+
+def wrap_quotients(gm: fx.GraphModule) -> None:
+    """Make 0-d tensors of the quotients of sizes that arithmetic takes, as torch does of most floats that follow from sizes.
+
+    The tensor is of the dtype that the op computes in, so that neither its result nor its dtype changes.
+    """
+    for node in [node for node in gm.graph.nodes if node.target in _TAKES_TENSORS]:
+        mode = detect_fake_mode(node.meta["val"])
+        if mode is None or not _is_float(node.args[1]):
+            continue
+        other, number = node.args
+        promised = node.meta["val"]
+        narrow = promised.dim() and other.meta["val"].dtype == promised.dtype
+        dtype = torch.promote_types(promised.dtype, torch.float32) if narrow else promised.dtype
+        with gm.graph.inserting_before(node), mode:
+            wrapped = gm.graph.call_function(_aten.scalar_tensor.default, (number,), {"dtype": dtype})
+            wrapped.meta["val"] = torch.empty((), dtype=dtype, device="cpu")
+        node.target, node.args = _TAKES_TENSORS[node.target], (other, wrapped)
 
 
 def convert_scalars(gm: fx.GraphModule) -> None:
@@ -27,7 +56,7 @@ def convert_scalars(gm: fx.GraphModule) -> None:
             node.replace_all_uses_with(source)
             gm.graph.erase_node(node)
         else:
-            node.target = torch.ops.aten._to_copy.default
+            node.target = _aten._to_copy.default
             node.args, node.kwargs = (source,), {"dtype": dtype}
 
 
@@ -62,7 +91,12 @@ def move_scalars(gm: fx.GraphModule) -> None:
         tensor = node.meta["val"]
         served = {place.device for user in node.users for place in _results(user)}
         if len(served) == 1 and all(map(_results, node.users)) and tensor.device not in served:
-            node.meta["val"] = torch.ops.aten._to_copy.default(tensor, device=served.pop())
+            node.meta["val"] = _aten._to_copy.default(tensor, device=served.pop())
+
+
+def _is_float(argument: object) -> bool:
+    """Whether this is a float that follows from sizes."""
+    return isinstance(argument, fx.Node) and isinstance(argument.meta["val"], torch.SymFloat)
 
 
 def _is_scalar(node: fx.Node) -> bool:

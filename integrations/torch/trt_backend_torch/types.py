@@ -7,7 +7,9 @@ __all__ = ["DTYPES", "TORCH_DTYPES", "dim_of", "overlaps_itself", "physical_orde
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
 import torch
+from torch.utils._sympy.functions import CeilToInt, FloorDiv, FloorToInt, IntTrueDiv, ToFloat, TruncToInt
 
 from trt_backend.errors import InvalidGraphError, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike, Symbol, parse_dim
@@ -26,7 +28,11 @@ DTYPES: dict[torch.dtype, DType] = {
 }
 TORCH_DTYPES = {dtype: torch_dtype for torch_dtype, dtype in DTYPES.items()}
 
+_floor_div: Any = FloorDiv  # untyped
+
 _UNBOUNDED = 2**31  # torch writes "no bound" as infinity or as a very large integer
+_EXACT = 2**20
+"""Times less than this, any size is exact in float64."""
 
 
 def dim_of(size: int | torch.SymInt) -> DimLike:
@@ -48,9 +54,44 @@ def dim_of(size: int | torch.SymInt) -> DimLike:
         lower, upper = _bound(ranges[symbol].lower), _bound(ranges[symbol].upper)
         symbols[symbol.name] = Symbol(symbol.name, -_UNBOUNDED if lower is None else lower, upper)
     try:
-        return parse_dim(str(expression), symbols)
+        return parse_dim(str(_in_integers(expression)), symbols)
     except InvalidGraphError as error:
         raise UnsupportedError(f"the size {expression} is computed in floats") from error
+
+
+def _in_integers(expression: Any) -> Any:
+    """Return a SymPy expression with rounded quotients, as of `int(s * 0.5)` or `math.ceil(s / t)`, by floor division.
+
+    A quotient of sizes in float64 is never rounded up to an integer: it is at least 1 / divisor below the next, and sizes
+    are less than 2**53.
+    """
+    return expression.replace(
+        lambda part: isinstance(part, (CeilToInt, FloorToInt, TruncToInt)),
+        lambda part: _whole_quotient(part) or part,
+    )
+
+
+def _whole_quotient(rounded: Any) -> Any:
+    """Return a rounded quotient of sizes in integers, or None where its float is not known to be exact enough."""
+    quotient = _quotient(rounded.args[0])
+    if quotient is None or not quotient[1].is_positive:
+        return None
+    above, below = quotient
+    if isinstance(rounded, CeilToInt):
+        return _floor_div(-above, below) * -1
+    return _floor_div(above, below) if isinstance(rounded, FloorToInt) or above.is_nonnegative else None
+
+
+def _quotient(value: Any) -> tuple[Any, Any] | None:
+    """Return what a SymPy float divides by what: sizes, or a size times a short fraction, as 0.75."""
+    if isinstance(value, IntTrueDiv):
+        return value.args[0], value.args[1]
+    factor, converted = value.as_coeff_Mul()
+    if not isinstance(converted, ToFloat):
+        return None
+    size: Any = converted.args[0]
+    above, below = float(factor).as_integer_ratio()
+    return (size * above, sympy.Integer(below)) if max(abs(above), below) < _EXACT else None
 
 
 def _bound(limit: Any) -> int | None:

@@ -58,6 +58,14 @@ PRODUCTS: dict[str, Case] = {
     "linear": (F.linear, (randn(2, 3, 4), randn(5, 4), randn(5))),
     "matmul broadcast": (torch.matmul, (randn(2, 1, 3, 4), randn(5, 4, 3))),
     "einsum": (lambda x, y: torch.einsum("bhqd,bhkd->bhqk", x, y), (randn(2, 2, 3, 4), randn(2, 2, 5, 4))),
+    "addmv": (
+        lambda x, m, v: torch.addmv(x, m, v, beta=0.5, alpha=2),
+        (randn(3), randn(3, 4), randn(4)),
+    ),
+    "addbmm": (
+        lambda x, y, z: torch.addbmm(x, y, z, beta=0.5, alpha=2),
+        (randn(3, 5), randn(2, 3, 4), randn(2, 4, 5)),
+    ),
     "addmm row": (torch.addmm, (randn(5), randn(3, 4), randn(4, 5))),
     "addmm column": (torch.addmm, (randn(3, 1), randn(3, 4), randn(4, 5))),
     "addmm scalar": (torch.addmm, (torch.tensor(2.0), randn(3, 4), randn(4, 5))),

@@ -24,6 +24,11 @@ WIDE = torch.tensor([-(2**31), -2_000_000_000, -1_500_000_000, -1, 2**31 - 1], d
 
 OTHER_SPECIAL = torch.tensor([1.0, _NAN, -_INF, 0.0, -0.0, 1.0, 2.0, 0.3, _INF, _NAN, -30.0, 0.0])
 
+EDGES = torch.tensor([0.0, -0.0, 1.0, -1.0, _INF, -_INF, _NAN, 3e38, -3e38, 1e-30, -1e-30, 0.3])
+CORNERS = tuple(t.flatten() for t in torch.meshgrid(EDGES, EDGES, indexing="ij"))
+"""Every pair of numbers that is special to an angle or a length."""
+WHOLE = torch.tensor([-7.5, -2.0, -0.5, -0.0, 0.0, 0.5, 1.0, 3.5, 4.0, 1e30, -1e30, _INF, -_INF, _NAN])
+
 PAIRS = {
     "float": (FLOATS, randn(3)),
     "ranks": (randn(2, 1, 3), FLOATS),
@@ -197,9 +202,51 @@ HALF: dict[str, Case] = {
     }.items()
 }
 
-CASES = BINARY | POWERS | COMPARISONS | CHOICES | COPIES
+ANGLES: dict[str, Case] = {
+    "atan2": on_each(torch.atan2, CORNERS, (FLOATS, randn(3)), (INTS, FLOATS), (FLOATS.half(), HALVES[:3])),
+    "atan2, signs": (lambda x, y: 1 / torch.atan2(x, y), CORNERS),
+    "hypot": on_each(torch.hypot, CORNERS, (FLOATS, randn(3)), (FLOATS.half(), HALVES[:3])),
+    "fmax": on_each(torch.fmax, CORNERS, (INTS, FLOATS), (BOOLS, BOOLS[:1])),
+    "fmin": on_each(torch.fmin, CORNERS, (INTS, FLOATS), (INTS, INTS[:1])),
+}
 
-DYNAMIC = ["add", "addcmul", "copy", "fill", "ge", "lerp", "logical_and", "mul", "pow", "sub", "where"]
+
+def _quotients(function: Function, divisor: float) -> Case:
+    """Return a case of float32 and float16; a reciprocal tells the sign of a zero."""
+
+    def divided(x: Tensor, half: Tensor) -> list[Tensor]:
+        return [function(x, divisor), 1 / function(x, divisor), function(half, divisor)]
+
+    return divided, (WHOLE, WHOLE[:9].half())
+
+
+BINARY_QUOTIENTS: dict[str, Case] = {
+    f"{name} by {divisor}": _quotients(function, divisor)
+    for name, function in {
+        "floor_divide": torch.floor_divide,
+        "div floor": partial(torch.div, rounding_mode="floor"),
+        "remainder": torch.remainder,
+        "fmod": torch.fmod,
+    }.items()
+    for divisor in (1, 2.0, 1024)
+}
+
+CASES = ANGLES | BINARY | POWERS | COMPARISONS | CHOICES | COPIES
+
+DYNAMIC = [
+    "add",
+    "atan2",
+    "addcmul",
+    "copy",
+    "fill",
+    "ge",
+    "lerp",
+    "logical_and",
+    "mul",
+    "pow",
+    "sub",
+    "where",
+]
 if not BEFORE_TORCH_2_10:  # which promises a wrong type for quotients of integers
     DYNAMIC.append("div")
 """The cases that run with symbolic sizes too: one for each way in which a rule handles shapes."""
@@ -216,12 +263,21 @@ REFUSED: dict[str, tuple[Case, ReasonKind]] = {
         (lambda x, y: torch.div(x, y, rounding_mode="trunc"), (INTS, INTS)),
         ReasonKind.UNSUPPORTED,
     ),
+    "whole part of a third": ((lambda x: x // 3.0, (FLOATS,)), ReasonKind.DTYPE),
+    "remainder of a half": ((lambda x: x % 0.5, (FLOATS,)), ReasonKind.DTYPE),
     "divided by 0": ((lambda x: x // 0, (INTS,)), ReasonKind.UNSUPPORTED),
     "divided by -1": ((lambda x: x // -1, (INTS,)), ReasonKind.UNSUPPORTED),
     "power of integers": ((torch.pow, (INTS.int(), INTS.int().abs())), ReasonKind.DTYPE),
     "negative power of integers": ((lambda x: x**-1, (INTS,)), ReasonKind.UNSUPPORTED),
     "complex": ((lambda x: x + 1j, (FLOATS,)), ReasonKind.DTYPE),
 }
+
+
+@each(BINARY_QUOTIENTS)
+def test_quotients_by_powers_of_two_agree(
+    function: Function, inputs: tuple[Tensor, ...], dynamic: bool
+) -> None:
+    check(function, *inputs, dynamic=dynamic, rtol=0, atol=0)
 
 
 @each(CASES, dynamic=DYNAMIC)

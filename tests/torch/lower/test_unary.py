@@ -63,6 +63,9 @@ CASES |= {
     "isinf": on_each(torch.isinf, SPECIAL, INTS),
     "isfinite": on_each(torch.isfinite, SPECIAL),
 }
+CASES["round decimals"] = on_each(
+    lambda x: [torch.round(x, decimals=d) for d in (-1, 0, 2)], 100 * FLOATS, DOUBLES, SPECIAL
+)
 
 DYNAMIC = ["isnan", "log1p", "trunc"]
 """The cases that run with symbolic sizes too: one for each way in which a rule handles shapes."""

@@ -28,6 +28,8 @@ from trt_backend.ir.ops.layout import (
     ResizeMode,
     ScatterElements,
     ScatterND,
+    ScatterReduce,
+    ScatterReduceKind,
     Slice,
     Transpose,
 )
@@ -96,6 +98,22 @@ def _scatter_nd(op: ScatterND, x: Array, indices: Array, updates: Array) -> Arra
     return result
 
 
+_COMBINE = {
+    ScatterReduceKind.SUM: np.add,
+    ScatterReduceKind.PROD: np.multiply,
+    ScatterReduceKind.MAX: np.maximum,
+    ScatterReduceKind.MIN: np.minimum,
+}
+
+
+def _scatter_reduce(op: ScatterReduce, x: Array, indices: Array, updates: Array) -> Array:
+    result = x.copy()
+    grid = np.indices(indices.shape)
+    places = tuple(indices if i == op.axis else own for i, own in enumerate(grid))
+    _COMBINE[op.kind].at(result, places, updates)
+    return result
+
+
 def _resize(op: Resize, x: Array) -> Array:
     for axis, size in enumerate(_ints(op.size), start=2):
         x = _resize_axis(op, x, axis, size)
@@ -161,6 +179,7 @@ REFERENCE: dict[type[Op], Callable[..., Array]] = {
     GatherND: _gather_nd,
     ScatterElements: _scatter_elements,
     ScatterND: _scatter_nd,
+    ScatterReduce: _scatter_reduce,
     Resize: _resize,
     Range: _range,
     Extent: _extent,

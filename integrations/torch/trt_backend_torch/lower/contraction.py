@@ -17,6 +17,7 @@ from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
 from trt_backend.ir.ops.elementwise import ElementwiseKind
+from trt_backend.ir.ops.reduction import ReduceKind
 from trt_backend.ir.types import DType
 from trt_backend_torch.attention import ATTENTION
 from trt_backend_torch.lower.context import Lowering, Number
@@ -56,6 +57,19 @@ def _batch_multiply_add(
 ) -> Value:
     """`beta * x + alpha * (batch1 @ batch2)`."""
     return _plus(b, _product(b, batch1, batch2), x, beta, alpha)
+
+
+@RULES.rule(_aten.addbmm.default)
+def _batch_sum_add(b: Lowering, x: Value, batch1: Value, batch2: Value, beta: Number, alpha: Number) -> Value:
+    """`beta * x + alpha * (batch1 @ batch2).sum(0)`."""
+    total = b.reduce(ReduceKind.SUM, _product(b, batch1, batch2), (0,), keep_dims=False)
+    return _plus(b, total, x, beta, alpha)
+
+
+@RULES.rule(_aten.addmv.default)
+def _matrix_vector_add(b: Lowering, x: Value, mat: Value, vec: Value, beta: Number, alpha: Number) -> Value:
+    """`beta * x + alpha * (mat @ vec)`."""
+    return _plus(b, _matrix_vector(b, mat, vec), x, beta, alpha)
 
 
 def _product(b: Lowering, x: Value, y: Value) -> Value:

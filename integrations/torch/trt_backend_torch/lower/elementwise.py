@@ -3,15 +3,17 @@
 Rules:
   PROMOTE  arithmetic is computed in the dtype that torch promises for the result; comparisons in the promoted one.
   BOOL     sums and maxima of booleans are OR, products and minima AND, as in torch.
-  WHOLE    whole quotients and remainders are lowered for integers only, and by a divisor that is known: by 0 torch
-           raises, and the least integer divided by -1 overflows. The quotient of two floats is rounded before it can
-           be rounded down, and a remainder is off by more than itself where the quotient is large.
+  ZERO     ONNX Runtime's Where makes 0 of a -0 in its first branch, but not in the second: where the sign counts, zeros are there.
+  WHOLE    whole quotients and remainders of integers are lowered by a divisor that is known: by 0 torch raises, and the least
+           integer divided by -1 overflows. The quotient of two floats is rounded before it can be rounded down, and a
+           remainder is off by more than itself where the quotient is large: but not by 1, 2, 4, and so on.
 """
 
 from __future__ import annotations
 
 __all__ = ["RULES", "arithmetic", "compare", "inverted", "reciprocal_root", "squared", "times", "truncated"]
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -93,6 +95,20 @@ def _addcdiv(b: Lowering, x: Value, tensor1: Value, tensor2: Value, value: Numbe
     return arithmetic(_SUM, b, x, arithmetic(_DIV, b, times(b, tensor1, value), tensor2))
 
 
+def _extreme_of_numbers(kind: ElementwiseKind, b: Lowering, x: Value, other: Value) -> Value:
+    """Return a maximum or minimum; of a number and NaN, the number."""
+    dtype = b.result.dtype
+    extreme = arithmetic(kind, b, x, other)
+    if not dtype.is_float:
+        return extreme
+    x, other = b.value(x, dtype), b.value(other, dtype)
+    known = b.select(b.unary(UnaryKind.ISNAN, other), x, extreme, dtype)
+    return b.select(b.unary(UnaryKind.ISNAN, x), other, known, dtype)
+
+
+RULES.rules(_extreme_of_numbers, {_aten.fmax.default: _MAX, _aten.fmin.default: _MIN})
+
+
 @RULES.rule(_aten.div.Tensor, _aten.div.Scalar, _aten.div.Tensor_mode, _aten.div.Scalar_mode)
 def _div(b: Lowering, x: Operand, other: Operand, rounding_mode: RoundingMode = None) -> Value:
     """`x / other`, true (integers give floats), rounded down, or rounded towards zero."""
@@ -106,12 +122,17 @@ def _div(b: Lowering, x: Operand, other: Operand, rounding_mode: RoundingMode = 
 
 @RULES.rule(_aten.floor_divide.default, _aten.floor_divide.Scalar)
 def _floor_divide(b: Lowering, x: Operand, other: Operand) -> Value:
-    """`x // other` of integers (WHOLE)."""
+    """`x // other` of integers, or floats by a power of two (WHOLE)."""
+    if b.result.dtype.is_float:
+        x, quotient = _binary_quotient(b, x, other)
+        return b.select(b.unary(UnaryKind.ISINF, x), math.nan, b.unary(UnaryKind.FLOOR, quotient), x.dtype)
     return _whole_quotient(ElementwiseKind.FLOOR_DIV, b, x, other)
 
 
 def _rest(division: ElementwiseKind, b: Lowering, x: Operand, other: Operand) -> Value:
-    """`x - other * quotient` of integers (WHOLE): the sign is that of `other` for FLOOR_DIV, and of x for DIV."""
+    """`x - other * quotient` (WHOLE): the sign is that of `other` for FLOOR_DIV, and of x for DIV, and of a float's 0."""
+    if b.result.dtype.is_float:
+        return _binary_rest(division, b, x, other)
     product = b.elementwise(_PROD, _whole_quotient(division, b, x, other), other, b.result.dtype)
     return b.elementwise(_SUB, x, product, b.result.dtype)
 
@@ -130,10 +151,6 @@ RULES.rules(
 def _whole_quotient(division: ElementwiseKind, b: Lowering, x: Operand, other: Operand) -> Value:
     """Return a quotient of integers by a known divisor (WHOLE)."""
     dtype = b.result.dtype
-    if dtype.is_float:
-        raise UnsupportedError(
-            "a quotient of floats rounds, and its whole part may be off by one", ReasonKind.DTYPE
-        )
     if isinstance(other, Value):
         constant = b.constant_of(other)
         divisors = None if constant is None else constant.array
@@ -147,6 +164,30 @@ def _whole_quotient(division: ElementwiseKind, b: Lowering, x: Operand, other: O
     return b.elementwise(division, x, other, dtype)
 
 
+def _binary_quotient(b: Lowering, x: Operand, divisor: Operand) -> tuple[Value, Value]:
+    """Return x, and x divided by a power of two, at least 1, which is exact (WHOLE)."""
+    if not (isinstance(x, Value) and isinstance(divisor, (int, float)) and _is_binary(divisor)):
+        raise UnsupportedError(
+            "a quotient of floats rounds, and its whole part may be off by one", ReasonKind.DTYPE
+        )
+    x = b.value(x, b.result.dtype)
+    return x, b.elementwise(_PROD, x, 1 / divisor, x.dtype)
+
+
+def _is_binary(number: float) -> bool:
+    """Whether this is a power of two, at least 1."""
+    return number >= 1 and math.frexp(number)[0] == 0.5
+
+
+def _binary_rest(division: ElementwiseKind, b: Lowering, x: Operand, divisor: Operand) -> Value:
+    """Return what a power of two leaves of x, or a zero of x's sign (ZERO)."""
+    x, quotient = _binary_quotient(b, x, divisor)
+    whole = truncated(b, quotient) if division is _DIV else b.unary(UnaryKind.FLOOR, quotient)
+    rest = b.elementwise(_SUB, x, b.elementwise(_PROD, whole, divisor, x.dtype), x.dtype)
+    signed = b.elementwise(_PROD, x, 0, x.dtype)
+    return b.select(compare(_GREATER, b, b.unary(UnaryKind.ABS, rest), 0), rest, signed, x.dtype)
+
+
 def times(b: Lowering, x: Operand, factor: Number) -> Operand:
     """Return x times a number in the promised dtype."""
     return x if factor == 1 else arithmetic(_PROD, b, x, factor)
@@ -155,6 +196,43 @@ def times(b: Lowering, x: Operand, factor: Number) -> Operand:
 def truncated(b: Lowering, x: Value) -> Value:
     """Return x rounded towards zero; NaN takes the second branch and stays NaN."""
     return b.select(compare(_LESS, b, x, 0), b.unary(UnaryKind.CEIL, x), b.unary(UnaryKind.FLOOR, x), x.dtype)
+
+
+# Angles and lengths
+
+
+@RULES.rule(_aten.atan2.default)
+def _atan2(b: Lowering, x: Value, other: Value) -> Value:
+    """The angle of (other, x), from the one in the first quadrant; 1 / -0 tells the sign of a zero (ZERO)."""
+    dtype = b.result.dtype
+    wide = DType.FLOAT32 if dtype in (DType.FLOAT16, DType.BFLOAT16) else dtype
+
+    def is_positive(y: Value) -> Value:
+        return b.elementwise(
+            _OR, compare(_GREATER, b, y, 0), compare(_GREATER, b, _reciprocal(b, y), 0), DType.BOOL
+        )
+
+    x, other = b.value(x, wide), b.value(other, wide)
+    above, below = b.unary(UnaryKind.ABS, x), b.unary(UnaryKind.ABS, other)
+    same = b.elementwise(_EQUAL, above, below, wide)  # both may be 0, or infinite
+    slope = b.select(same, b.unary(UnaryKind.SIGN, above), b.elementwise(_DIV, above, below, wide), wide)
+    angle = b.unary(UnaryKind.ATAN, slope)
+    angle = b.select(is_positive(other), angle, b.elementwise(_SUB, math.pi, angle, wide), wide)
+    return b.cast(b.select(is_positive(x), angle, b.unary(UnaryKind.NEG, angle), wide), dtype)
+
+
+@RULES.rule(_aten.hypot.default)
+def _hypot(b: Lowering, x: Value, other: Value) -> Value:
+    """`sqrt(x**2 + other**2)`, by the larger one times a root between 1 and 2, so that no square overflows."""
+    dtype = b.result.dtype
+    wide = DType.FLOAT32 if dtype in (DType.FLOAT16, DType.BFLOAT16) else dtype
+    x, other = (b.unary(UnaryKind.ABS, b.value(y, wide)) for y in (x, other))
+    large, small = b.elementwise(_MAX, x, other, wide), b.elementwise(_MIN, x, other, wide)
+    same = b.elementwise(_EQUAL, large, small, wide)  # both may be 0, or infinite
+    ratio = b.select(same, 1, b.elementwise(_DIV, small, large, wide), wide)
+    root = _root(b, b.elementwise(_SUM, squared(b, ratio), 1, wide))
+    endless = b.elementwise(_OR, b.unary(UnaryKind.ISINF, x), b.unary(UnaryKind.ISINF, other), DType.BOOL)
+    return b.cast(b.select(endless, math.inf, b.elementwise(_PROD, large, root, wide), wide), dtype)
 
 
 # Powers

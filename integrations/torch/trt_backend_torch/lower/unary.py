@@ -127,6 +127,17 @@ RULES.rules(
 )
 
 
+@RULES.rule(_aten.round.decimals)
+def _round_decimals(b: Lowering, x: Value, decimals: int) -> Value:
+    """Round to a power of ten, by multiplying and dividing."""
+    if not x.dtype.is_float or not decimals:
+        return _rounding(UnaryKind.ROUND, b, x)
+    there, back = (_PROD, _DIV) if decimals > 0 else (_DIV, _PROD)
+    power = 10.0 ** abs(decimals)
+    whole = b.unary(UnaryKind.ROUND, b.elementwise(there, x, power, x.dtype))
+    return b.elementwise(back, whole, power, x.dtype)
+
+
 @RULES.rule(_aten.trunc.default)
 def _trunc(b: Lowering, x: Value) -> Value:
     """Round towards zero."""
