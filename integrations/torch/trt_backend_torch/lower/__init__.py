@@ -14,6 +14,7 @@ from trt_backend_torch.lower import (
     normalization,
     pooling,
     reduction,
+    resizing,
     transformer,
     unary,
 )
@@ -22,6 +23,6 @@ from trt_backend_torch.lower.rules import RuleTable
 _ELEMENTWISE = (elementwise, unary, activation)
 _CONTRACTION = (contraction, transformer)
 _REDUCTION = (reduction, normalization, pooling)
-_LAYOUT = (layout, creation, indexing)
+_LAYOUT = (layout, creation, indexing, resizing)
 
 RULES = RuleTable([family.RULES for family in (*_ELEMENTWISE, *_CONTRACTION, *_REDUCTION, *_LAYOUT)])
