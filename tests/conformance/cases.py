@@ -34,6 +34,9 @@ from trt_backend.ir.ops.layout import (
     Gather,
     GatherElements,
     GatherND,
+    GridSample,
+    GridSampleMode,
+    GridSamplePadding,
     Identity,
     Pad,
     PadMode,
@@ -460,15 +463,42 @@ def layout_cases() -> Iterator[Case]:
     yield case(GatherElements(0), x(T, S), index(2, S, below=4))
     for mode in ResizeMode:
         for coordinates in ResizeCoordinates:
-            yield case(Resize(mode, coordinates, (7,)), x(2, 3, 4), factor=4)
             yield case(Resize(mode, coordinates, (7, 3)), x(2, 3, 4, 5), factor=4)
-            yield case(Resize(mode, coordinates, (7, 3, 5)), x(1, 2, 4, 5, 2), factor=4)
             yield case(Resize(mode, coordinates, (1, 1)), x(2, 3, 4, 5), factor=4)
             yield case(Resize(mode, coordinates, (2 * S, S + T)), x(T, 3, S, T), factor=4)
+            if mode is ResizeMode.CUBIC:
+                continue
+            yield case(Resize(mode, coordinates, (7,)), x(2, 3, 4), factor=4)
+            yield case(Resize(mode, coordinates, (7, 3, 5)), x(1, 2, 4, 5, 2), factor=4)
+    for mode in (ResizeMode.LINEAR, ResizeMode.CUBIC):
+        for coordinates in (ResizeCoordinates.ASYMMETRIC, ResizeCoordinates.HALF_PIXEL):
+            yield case(Resize(mode, coordinates, (8, 2), (1.7, 0.5)), x(2, 3, 5, 5), factor=4)
+            yield case(Resize(mode, coordinates, (5, 8), (1.1, 1.7)), x(2, 3, 5, 5), factor=4)
+            yield case(Resize(mode, coordinates, (S // 2, 3 * T // 2), (0.5, 1.5)), x(2, 3, S, T), factor=4)
+    yield case(Resize(ResizeMode.LINEAR, ResizeCoordinates.HALF_PIXEL, (9,), (1.9,)), x(2, 3, 5), factor=4)
+    yield from _grid_sample_cases()
     yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ASYMMETRIC, (16,)), x(1, 1, 14))
     yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.HALF_PIXEL, (37,)), x(1, 1, 6))
     yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (31,)), x(1, 1, 36))
     yield case(Extent(S * T + 3))  # type: ignore[arg-type]
+
+
+def _grid_sample_cases() -> Iterator[Case]:
+    """Yield every mode with places inside, outside and, in eighths, on the edges that rounding and reflection turn at."""
+    eighths = numbers(-24, 25)
+
+    def on_edges(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Any:
+        return np.rint(eighths(rng, shape, dtype)) / 8
+
+    for mode in GridSampleMode:
+        for padding in GridSamplePadding:
+            for align_corners in (False, True):
+                op = GridSample(mode, padding, align_corners)
+                for shape in ((2, 3, 4, 4), (2, 3, 8, 1)):
+                    yield case(op, x(*shape), x(2, 5, 6, 2, make=UNIT), factor=8)
+                    yield case(op, x(*shape), x(2, 5, 6, 2, make=ANY), factor=8)
+                    yield case(op, x(*shape), x(2, 9, 9, 2, make=on_edges), factor=8)
+                yield case(op, x(T, 3, S, T), x(T, S, 2, 2, make=UNIT), factor=8)
 
 
 CASES = [*elementwise_cases(), *contraction_cases(), *reduction_cases(), *layout_cases()]

@@ -35,6 +35,8 @@ REFUSED_THOUGH_IT_RUNS: dict[tuple[str, str], str] = {
     **{(f"ScatterReduce {kind}", "f16"): "no kernel for sums and products" for kind in ("max", "min")},
     ("Resize", "f64"): "no kernel; only nearest elements that are gathered",
     ("Resize", "bf16"): "no kernel; only nearest elements that are gathered",
+    **{("Resize", dtype): "cubic: slower by far than the frameworks" for dtype in ("f16", "f32")},
+    **{("GridSample", dtype): "slower by far than the frameworks" for dtype in ("f16", "f32", "f64")},
     ("Normalization", "bf16"): "without a scale there is no kernel",
     ("Attention", "f32"): "causal with a mask: 1.23 gives NaN where the two together hide a row",
     ("Attention", "f16"): "causal with a mask: 1.23 gives NaN where the two together hide a row",

@@ -25,6 +25,7 @@ REFUSED_THOUGH_IT_BUILDS: dict[str, str] = {
     "TopK max": OLDER_DO_NOT,
     "TopK min": OLDER_DO_NOT,
     "Pooling average": "windows of padding alone; or 8.6 counts what lies beyond the padding",
+    "Resize": "by a scale that is not the ratio of the sizes: not tried on a GPU",
     "Deconvolution": "negative padding: not documented, and not tried on a GPU",
 }
 """What `support` refuses although the builder takes it, and why."""

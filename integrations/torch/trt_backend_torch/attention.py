@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from trt_backend_torch.kept import LIBRARY, is_plain, keep, seen
 
 _NAME = "scaled_dot_product_attention"
-_library = torch.library.Library("trt_backend", "FRAGMENT")
-_library.define(
+LIBRARY.define(
     f"{_NAME}(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, bool is_causal=False, "
     "float? scale=None, bool enable_gqa=False, bool heads_first=False) -> Tensor"
 )
@@ -46,8 +46,8 @@ def _natively(
     return result.contiguous() if heads_first else result.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-_library.impl(_NAME, _natively, "CompositeExplicitAutograd")
-torch.library.register_fake(f"trt_backend::{_NAME}", _natively, lib=_library)
+LIBRARY.impl(_NAME, _natively, "CompositeExplicitAutograd")
+torch.library.register_fake(f"trt_backend::{_NAME}", _natively, lib=LIBRARY)
 
 ATTENTION: OpOverload = torch.ops.trt_backend.scaled_dot_product_attention.default
 """`torch.nn.functional.scaled_dot_product_attention` of rank 4 without dropout."""
@@ -59,21 +59,23 @@ def keep_attention(gm: fx.GraphModule) -> None:
     Not where gradients are recorded, where autocast chooses the types, or where tensors are not plain: none of these
     know the op. What follows relies on the layout that dynamo saw, so that the op promises the same.
     """
-    attentions = gm.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention)
-    if not attentions or any(map(_is_context, gm.graph.nodes)):
-        return
-    for node in attentions:
-        arguments = _bound(*node.args, **node.kwargs)
-        if not _is_plain(node, arguments):
-            continue
-        del arguments["dropout_p"]
-        arguments["heads_first"] = node.meta["example_value"].is_contiguous()
-        with gm.graph.inserting_before(node):
-            kept = gm.graph.call_function(ATTENTION, kwargs=arguments)
-        kept.meta.update(node.meta)
-        node.replace_all_uses_with(kept)
-        gm.graph.erase_node(node)
-    gm.recompile()
+    keep(gm, F.scaled_dot_product_attention, ATTENTION, _arguments)
+
+
+def _arguments(node: fx.Node) -> dict[str, Any] | None:
+    arguments, result = _bound(*node.args, **node.kwargs), seen(node)
+    operands = [seen(arguments[name]) for name in ("query", "key", "value")]
+    mask = seen(arguments["attn_mask"])
+    if not (
+        arguments.pop("dropout_p") == 0
+        and isinstance(arguments["is_causal"], bool)
+        and is_plain(result, *operands, *([] if mask is None else [mask]))
+        and all(x.dim() == 4 for x in (result, *operands))
+        and (mask is None or mask.dtype in (torch.bool, operands[0].dtype))
+        and (result.is_contiguous() or result.transpose(1, 2).is_contiguous())
+    ):
+        return None
+    return {**arguments, "heads_first": result.is_contiguous()}
 
 
 def _bound(*args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -93,31 +95,3 @@ def _torchs(
     scale: Any = None,
     enable_gqa: Any = False,
 ) -> None: ...
-
-
-def _is_plain(node: fx.Node, arguments: dict[str, Any]) -> bool:
-    result = _value(node)
-    operands = [_value(arguments[name]) for name in ("query", "key", "value")]
-    mask = _value(arguments["attn_mask"])
-    return (
-        arguments["dropout_p"] == 0
-        and isinstance(arguments["is_causal"], bool)
-        and all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in (result, *operands))
-        and not any(is_traceable_wrapper_subclass(x) for x in (result, *operands, mask))
-        and (mask is None or mask.dtype in (torch.bool, operands[0].dtype))
-        and not result.requires_grad
-        and not torch.is_autocast_enabled(result.device.type)
-        and (result.is_contiguous() or result.transpose(1, 2).is_contiguous())
-    )
-
-
-def _value(argument: Any) -> Any:
-    return argument.meta.get("example_value") if isinstance(argument, fx.Node) else argument
-
-
-def _is_context(node: fx.Node) -> bool:
-    """Whether the graph enters autocast, or a transform such as vmap, here."""
-    module = str(getattr(node.target, "__module__", ""))
-    return node.op == "call_function" and (
-        node.target is torch.amp.autocast_mode._enter_autocast or "functorch" in module
-    )

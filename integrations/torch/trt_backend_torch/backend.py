@@ -25,6 +25,7 @@ from trt_backend.report import GraphRecord, Report, open_graph
 from trt_backend_torch.attention import keep_attention
 from trt_backend_torch.gradients import ForwardWatch
 from trt_backend_torch.inference import InferenceGraph, partition_only
+from trt_backend_torch.interpolation import keep_interpolation
 
 
 def trt(
@@ -151,6 +152,7 @@ def _autograd(
 
     def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         keep_attention(gm)
+        keep_interpolation(gm)
         return aot(gm, example_inputs)
 
     return compile_graph

@@ -7,8 +7,9 @@ __all__: list[str] = []
 import numpy as np
 
 from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
-from trt_backend.emit.onnx.rules import ALL, INTEGERS, RULES, SINGLE, WIDE_INTEGERS
+from trt_backend.emit.onnx.rules import ALL, FLOATS, INTEGERS, RULES, SINGLE, WIDE_INTEGERS
 from trt_backend.ir.dims import Dim, DimLike
+from trt_backend.ir.ops.base import Types
 from trt_backend.ir.ops.layout import (
     Concatenation,
     Expand,
@@ -16,6 +17,7 @@ from trt_backend.ir.ops.layout import (
     Gather,
     GatherElements,
     GatherND,
+    GridSample,
     Identity,
     Pad,
     Range,
@@ -180,7 +182,25 @@ def _as_int64(m: ModelWriter, indices: Tensor, name: str) -> str:
     return m.node("Cast", name, to=ONNX_DTYPE[DType.INT64])
 
 
-@RULES.rule(Resize, SINGLE)
+def _refuse_resize(op: Resize, types: Types) -> str | None:
+    """Refuse the slow, a scale that gives another size in ONNX Runtime, and nearest elements that may be other ones."""
+    if op.mode is ResizeMode.CUBIC:
+        return "its kernel for cubic interpolation takes 18 times as long as PyTorch's"
+    for dim, size, scale in zip(types[0].shape[2:], op.size, op.scales, strict=False):
+        if op.mode is ResizeMode.NEAREST or _scaled(dim, scale) != size:
+            return f"does not scale {dim} by {scale} to {size}"
+    return None
+
+
+def _scaled(dim: DimLike, scale: float) -> DimLike | None:
+    """Return the size that ONNX Runtime, which computes in float32, scales to; None where it may depend on rounding."""
+    if isinstance(dim, int):
+        return int(np.float32(dim) * np.float32(scale))
+    times, parts = scale.as_integer_ratio()
+    return dim * times // parts if max(times, parts) < 2**12 else None
+
+
+@RULES.rule(Resize, SINGLE, _refuse_resize)
 def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
     """Emit Resize, but gather the nearest elements where its arithmetic may round to another one than the frameworks'."""
     if op.mode is ResizeMode.NEAREST and not all(map(_is_multiple, op.size, x.shape[2:])):
@@ -188,16 +208,22 @@ def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
         for axis, size in enumerate(op.size, start=2):
             result = m.node("Gather", result, _nearest(m, op.coordinates, x.shape[axis], size), axis=axis)
         return result
-    return m.node(
+    flat = (
+        op.mode is ResizeMode.LINEAR and x.type.rank == 3
+    )  # whose kernel takes twice as long as that for images
+    height, axis = ((1,) if flat else ()), m.constant([2], DType.INT64)
+    scales = [m.constant((1.0, 1.0, *height, *op.scales), DType.FLOAT32)] if op.scales else []
+    result = m.node(
         "Resize",
-        x.name,
+        m.node("Unsqueeze", x.name, axis) if flat else x.name,
         "",
-        "",
-        m.dims((*x.shape[:2], *op.size)),
-        mode="nearest" if op.mode is ResizeMode.NEAREST else "linear",
+        *(scales or ["", m.dims((*x.shape[:2], *height, *op.size))]),
+        mode=op.mode.value,
         coordinate_transformation_mode=op.coordinates.value,
         nearest_mode="floor" if op.coordinates is ResizeCoordinates.ASYMMETRIC else "round_prefer_ceil",
+        cubic_coeff_a=-0.75,
     )
+    return m.node("Squeeze", result, axis) if flat else result
 
 
 def _is_multiple(size: DimLike, dim: DimLike) -> bool:
@@ -229,6 +255,16 @@ def _nearest(m: ModelWriter, coordinates: ResizeCoordinates, before: DimLike, af
 
 def _as_float(m: ModelWriter, x: str) -> str:
     return m.node("Cast", x, to=ONNX_DTYPE[DType.FLOAT32])
+
+
+def _refuse_grid_sample(op: GridSample, types: Types) -> str | None:
+    return "its kernel takes 7 to 27 times as long as PyTorch's"
+
+
+@RULES.rule(GridSample, FLOATS, _refuse_grid_sample)
+def _grid_sample(m: ModelWriter, op: GridSample, x: Tensor, grid: Tensor) -> str:
+    modes = {"mode": op.mode.value, "padding_mode": op.padding.value}
+    return m.node("GridSample", x.name, grid.name, **modes, align_corners=int(op.align_corners))
 
 
 @RULES.rule(Range, WIDE_INTEGERS)

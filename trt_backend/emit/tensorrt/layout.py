@@ -17,6 +17,8 @@ from trt_backend.ir.ops.layout import (
     Gather,
     GatherElements,
     GatherND,
+    GridSample,
+    GridSamplePadding,
     Identity,
     Pad,
     PadMode,
@@ -34,6 +36,11 @@ from trt_backend.ir.ops.layout import (
 from trt_backend.ir.types import DType, Shape, is_static
 
 _PAD_MODES = {PadMode.CONSTANT: "FILL", PadMode.REFLECT: "REFLECT", PadMode.EDGE: "CLAMP"}
+_SAMPLE_MODES = {
+    GridSamplePadding.ZEROS: "FILL",
+    GridSamplePadding.BORDER: "CLAMP",
+    GridSamplePadding.REFLECTION: "REFLECT",
+}
 
 
 @RULES.rule(Identity, ALL)
@@ -160,6 +167,8 @@ def _scatter_reduce(
 
 
 def _refuse_resize(op: Resize, types: Types) -> str | None:
+    if op.scales:
+        return "steps by the ratio of the sizes, not by a scale that is another one"
     return "resizes at most 3 dimensions" if types[0].rank > 5 else None
 
 
@@ -177,6 +186,15 @@ def _resize(m: NetworkWriter, op: Resize, x: Tensor) -> Handle:
         down = op.coordinates is ResizeCoordinates.ASYMMETRIC
         rounding = m.trt.ResizeRoundMode.FLOOR if down else m.trt.ResizeRoundMode.HALF_UP
         layer.nearest_rounding = rounding
+    return m.add(layer, x.dtype)
+
+
+@RULES.rule(GridSample, FLOATS)
+def _grid_sample(m: NetworkWriter, op: GridSample, x: Tensor, grid: Tensor) -> Handle:
+    layer = m.network.add_grid_sample(x.handle, grid.handle)
+    layer.interpolation_mode = getattr(m.trt.InterpolationMode, op.mode.name)
+    layer.sample_mode = getattr(m.trt.SampleMode, _SAMPLE_MODES[op.padding])
+    layer.align_corners = op.align_corners
     return m.add(layer, x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Ops that move elements: reshape, transpose, slice, gather, scatter, pad, resize; and those that make them."""
+"""Ops that move elements: reshape, transpose, slice, gather, scatter, pad, resize, sample; and those that make them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ __all__ = [
     "Gather",
     "GatherElements",
     "GatherND",
+    "GridSample",
+    "GridSampleMode",
+    "GridSamplePadding",
     "Identity",
     "Pad",
     "PadMode",
@@ -29,7 +32,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trt_backend.ir.dims import Dim, DimLike
-from trt_backend.ir.ops.base import Op, Types, normalized_axis, require, same_dtype
+from trt_backend.ir.ops.base import Op, Types, may_agree, normalized_axis, require, same_dtype
 from trt_backend.ir.types import DType, TensorType, volume
 
 _INDEX = frozenset({DType.INT32, DType.INT64})
@@ -265,10 +268,11 @@ class ScatterReduce(Op):
 
 
 class ResizeMode(Enum):
-    """TensorRT's InterpolationMode."""
+    """TensorRT's InterpolationMode; cubic convolution has the coefficient -0.75."""
 
     NEAREST = "nearest"
     LINEAR = "linear"
+    CUBIC = "cubic"
 
 
 class ResizeCoordinates(Enum):
@@ -281,20 +285,61 @@ class ResizeCoordinates(Enum):
 
 @dataclass(frozen=True)
 class Resize(Op):
-    """IResizeLayer of [N, C, *spatial] to `size` (spatial); the source step is input size / output size."""
+    """IResizeLayer of [N, C, *spatial] to `size` (spatial); CUBIC has two spatial dimensions.
+
+    The source step is input size / output size, or 1 / scale where `scales` (spatial) are given: not for ALIGN_CORNERS.
+    """
 
     mode: ResizeMode
     coordinates: ResizeCoordinates
     size: tuple[DimLike, ...]
+    scales: tuple[float, ...] = ()
 
     def infer(self, *inputs: TensorType) -> Types:
         """Return [N, C, *size]."""
         (x,) = inputs
-        require(
-            x.dtype.is_float and len(self.size) == x.rank - 2 >= 1,
-            f"does not resize {x} to {list(self.size)}",
-        )
+        spatial = len(self.size)
+        require(x.dtype.is_float and spatial == x.rank - 2 >= 1, f"does not resize {x} to {list(self.size)}")
+        require(self.mode is not ResizeMode.CUBIC or spatial == 2, f"cubic interpolation of {x}")
+        free = self.coordinates is not ResizeCoordinates.ALIGN_CORNERS
+        require(len(self.scales) in ({0, spatial} if free else {0}), f"does not scale {x} by {self.scales}")
         return (x.with_shape((*x.shape[:2], *self.size)),)
+
+
+class GridSampleMode(Enum):
+    """The InterpolationMode of TensorRT's IGridSampleLayer; nearest rounds halves to even, cubic has the coefficient -0.75."""
+
+    NEAREST = "nearest"
+    LINEAR = "linear"
+    CUBIC = "cubic"
+
+
+class GridSamplePadding(Enum):
+    """What lies beyond the border: TensorRT's SampleMode FILL, CLAMP or REFLECT."""
+
+    ZEROS = "zeros"
+    BORDER = "border"
+    REFLECTION = "reflection"
+
+
+@dataclass(frozen=True)
+class GridSample(Op):
+    """IGridSampleLayer: x [N, C, H, W] read at the places of a grid [N, H', W', 2] of its type, (x, y) each.
+
+    -1 and 1 are the centres of the outermost elements (`align_corners`), or their outer edges.
+    """
+
+    mode: GridSampleMode
+    padding: GridSamplePadding
+    align_corners: bool
+
+    def infer(self, *inputs: TensorType) -> Types:
+        """Return [N, C, H', W']."""
+        x, grid = inputs
+        require(same_dtype(x, grid).is_float, f"does not sample {x}")
+        places = x.rank == grid.rank == 4 and grid.shape[-1] == 2 and may_agree(x.shape[0], grid.shape[0])
+        require(places, f"{grid} has no places in {x}")
+        return (x.with_shape((*x.shape[:2], *grid.shape[1:3])),)
 
 
 @dataclass(frozen=True)

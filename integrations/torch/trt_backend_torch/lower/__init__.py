@@ -14,6 +14,7 @@ from trt_backend_torch.lower import (
     normalization,
     pooling,
     reduction,
+    resizing,
     scatter,
     transformer,
     unary,
@@ -23,6 +24,6 @@ from trt_backend_torch.lower.rules import RuleTable
 _ELEMENTWISE = (elementwise, unary, activation)
 _CONTRACTION = (contraction, transformer)
 _REDUCTION = (reduction, normalization, pooling)
-_LAYOUT = (layout, creation, indexing, scatter)
+_LAYOUT = (layout, creation, indexing, resizing, scatter)
 
 RULES = RuleTable([family.RULES for family in (*_ELEMENTWISE, *_CONTRACTION, *_REDUCTION, *_LAYOUT)])
