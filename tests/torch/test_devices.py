@@ -50,7 +50,7 @@ def lowered_regions(function: Callable[..., Any], *arguments: torch.Tensor) -> l
             lowered.append(error)
         return lambda *arguments: native.forward(*arguments)
 
-    split(graph, parts.regions, call)
+    split(graph, parts.schedule, call)
     return lowered
 
 

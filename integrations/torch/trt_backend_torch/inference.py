@@ -96,7 +96,7 @@ class InferenceGraph:
         records = self._record.regions
         return split(
             self._graph,
-            parts.regions,
+            parts.schedule,
             lambda i, native: self._region_call(native, records[i], weights, known),
         )
 

@@ -43,7 +43,7 @@ def hinted(value: Any) -> Any:
     return value
 
 
-def pass_symbols(region: fx.GraphModule, outer: Iterable[fx.Node]) -> list[fx.Node]:
+def pass_symbols(region: fx.Graph, outer: Iterable[fx.Node]) -> list[fx.Node]:
     """Add inputs to a region for symbols that its sizes need and its inputs do not tell: only `s // 2`, and not `s`.
 
     Args:
@@ -53,9 +53,9 @@ def pass_symbols(region: fx.GraphModule, outer: Iterable[fx.Node]) -> list[fx.No
     Returns:
         Those of `outer` to call the region with, behind its other arguments.
     """
-    places = list(region.graph.find_nodes(op="placeholder"))
+    places = list(region.find_nodes(op="placeholder"))
     try:
-        dims = [dim for node in region.graph.nodes for dim in _dims(node)]
+        dims = [dim for node in region.nodes for dim in _dims(node)]
         missing = {symbol.name for symbol in symbols_of(dims)} - set(sources_of(places))
     except UnsupportedError:  # lowering says why
         return []
@@ -65,12 +65,10 @@ def pass_symbols(region: fx.GraphModule, outer: Iterable[fx.Node]) -> list[fx.No
         symbol = _symbol(size) if isinstance(size, torch.SymInt) else None
         if symbol in missing:
             missing.remove(symbol)
-            with region.graph.inserting_after(places[-1]):
-                places.append(region.graph.placeholder(place.name))
+            with region.inserting_after(places[-1]):
+                places.append(region.placeholder(place.name))
             places[-1].meta.update(place.meta)
             added.append(place)
-    if added:
-        region.recompile()
     return added
 
 
