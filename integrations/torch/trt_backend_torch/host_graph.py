@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["FxHostGraph", "runner", "split"]
+__all__ = ["Cut", "FxHostGraph", "runner", "split"]
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch._ops import OpOverload
 
 from trt_backend.partition import Region
 from trt_backend_torch.fx import is_random, is_size
-from trt_backend_torch.symbols import pass_symbols
+from trt_backend_torch.symbols import missing_sizes
 
 
 class FxHostGraph:
@@ -47,18 +49,53 @@ class FxHostGraph:
         return _is_pure(node)
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A region as it is cut out of a graph.
+
+    Attributes:
+        gm: the graph.
+        inputs: the graph's nodes that the region is called with, in the graph's order: a region that is the whole graph
+            thus takes the call's arguments as they are. Behind them are sizes that no other input tells.
+        nodes: the region's own, in the graph's order.
+        outputs: those of `nodes` that it returns, as a tuple.
+    """
+
+    gm: fx.GraphModule
+    inputs: tuple[fx.Node, ...]
+    nodes: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """The region as a module, made when somebody asks: most regions never run natively."""
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        for node in self.inputs:
+            copies[node] = graph.placeholder(node.name)
+            copies[node].meta = dict(node.meta)
+        for node in self.nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(tuple(copies[node] for node in self.outputs))
+        return fx.GraphModule(self.gm, graph)
+
+    def run_natively(self, *arguments: Any) -> tuple[Any, ...]:
+        """Return what the region's nodes compute with torch."""
+        return self.module.forward(*arguments)
+
+
 def split(
     gm: fx.GraphModule,
     schedule: Sequence[Region[fx.Node] | fx.Node],
-    make_call: Callable[[int, fx.GraphModule], Callable[[Sequence[Any]], Any]],
+    make_call: Callable[[int, Cut], Callable[[Sequence[Any]], Any]],
 ) -> fx.GraphModule:
     """Return the graph with each region replaced by one call.
 
     Args:
         gm: the graph; it is left as it was.
         schedule: a partition's; random numbers are drawn in its order.
-        make_call: from a region's index and its own graph, which returns a tuple, to what is called in its place, with
-            one sequence of the graph's arguments.
+        make_call: from a region's index and the region to what is called in its place, with one sequence of the graph's
+            arguments.
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -72,18 +109,15 @@ def split(
     for node in position:
         if node.op not in ("call_function", "output"):
             copy_node(node)
-    places = list(gm.graph.find_nodes(op="placeholder"))
     regions = 0
     for step in schedule:
         if isinstance(step, fx.Node):
             copy_node(step)
             continue
-        native, inputs, outputs = _extract(step, position)
-        inputs += pass_symbols(native, places)
+        cut = _cut(gm, step, position)
         # A function and no module: nn.Module's call costs as much as binding an engine's inputs.
-        function = make_call(regions, fx.GraphModule(gm, native))
-        call = graph.call_function(function, (tuple(copies[node] for node in inputs),))
-        for i, node in enumerate(outputs):
+        call = graph.call_function(make_call(regions, cut), (tuple(copies[node] for node in cut.inputs),))
+        for i, node in enumerate(cut.outputs):
             copies[node] = graph.call_function(operator.getitem, (call, i))
             copies[node].meta = dict(node.meta)
         regions += 1
@@ -91,27 +125,14 @@ def split(
     return fx.GraphModule(gm, graph)
 
 
-def _extract(
-    region: Region[fx.Node], position: Mapping[fx.Node, int]
-) -> tuple[fx.Graph, list[fx.Node], list[fx.Node]]:
-    """Return a copy of a region, and the nodes that it takes and gives, all in the graph's order.
-
-    A region that is the whole graph thus takes the call's arguments as they are.
-    """
+def _cut(gm: fx.GraphModule, region: Region[fx.Node], position: Mapping[fx.Node, int]) -> Cut:
     members = {member: None for node in region.nodes for member in (node, *_unpackers(node))}
-    ordered = sorted(members, key=position.__getitem__)
-    sources = {source for node in ordered for source in node.all_input_nodes if source not in members}
-    inputs = sorted(sources, key=position.__getitem__)
-    outputs = [node for node in ordered if any(user not in members for user in node.users)]
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
-    for node in ordered:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in outputs))
-    return graph, inputs, outputs
+    nodes = tuple(sorted(members, key=position.__getitem__))
+    sources = {source for node in nodes for source in node.all_input_nodes if source not in members}
+    inputs = tuple(sorted(sources, key=position.__getitem__))
+    sizes = missing_sizes(inputs, nodes, gm.graph.find_nodes(op="placeholder"))
+    outputs = tuple(node for node in nodes if any(user not in members for user in node.users))
+    return Cut(gm, (*inputs, *sizes), nodes, outputs)
 
 
 def runner(gm: fx.GraphModule) -> Callable[[Sequence[Any]], Any]:
