@@ -108,7 +108,7 @@ def build_engine(
         BuildError: a step refuses, or there is none and none may be built.
     """
     start = time.perf_counter()
-    dump("lowered.ir", str(graph))
+    dump("lowered.ir", graph)
 
     def build() -> bytes:
         if provider.cached and not shipped.may_build:
@@ -191,7 +191,7 @@ def _legal(graph: Graph, provider: EngineProvider, options: CompileOptions, dump
         support=provider.support,
         precision=low_precision(options, provider),
         skips=provider.skips,
-        dump=lambda name, changed: dump(f"{name}.ir", str(changed)),
+        dump=lambda name, changed: dump(f"{name}.ir", changed),
     )
     for timing in timings:
         log.debug("%s: %s took %.1f ms", graph.name, timing.name, 1e3 * timing.seconds)

@@ -28,13 +28,13 @@ class Dump:
         """Return the dump of the region `name` below the user's `folder`."""
         return cls(Path(folder, re.sub(r"\W+", "_", name)) if folder is not None else None)
 
-    def __call__(self, name: str, content: str | bytes) -> None:
-        """Write one file; text is encoded as UTF-8 (BuildError where the folder cannot be written)."""
+    def __call__(self, name: str, content: object) -> None:
+        """Write one file: bytes, or the text of anything else in UTF-8 (BuildError where the folder cannot be written)."""
         if self.folder is None:
             return
         path = self.folder / f"{next(self._number):02d}-{name}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            path.write_bytes(content if isinstance(content, bytes) else str(content).encode())
         except OSError as error:
             raise BuildError(f"dump_dir cannot be written: {error}") from error

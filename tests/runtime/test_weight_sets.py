@@ -168,6 +168,25 @@ def test_what_is_no_weight_or_of_a_product_is_not_frozen() -> None:
     assert provider().worth_freezing(b.build([b.add(MatrixMultiply(), x, w), filtered])) == ()
 
 
+def test_copies_of_contents_are_frozen_as_they_are() -> None:
+    """A device's memory is read once, and not copied once more."""
+    conv, reads, frozen = Convolved(), list[np.ndarray](), list[Graph]()
+
+    def read(address: int, byte_count: int) -> Buffer:
+        reads.append(np.frombuffer(provider().read(address, byte_count), np.uint8).copy())
+        return reads[-1]
+
+    def build(graph: Graph) -> LazyEngine:
+        frozen.append(graph)
+        return conv.build(graph)
+
+    conv.engine = WeightSets(conv.graph, (1,), build, read, 2, live=True)
+    conv.check(weights(0))
+    (copy,), (graph,) = reads, frozen
+    (constant,) = graph.constants
+    assert np.shares_memory(copy, constant.array)
+
+
 def test_contents_that_cannot_be_sized_are_refused() -> None:
     with pytest.raises(ValueError, match="no static size"):
         _ = TensorType(DType.FLOAT32, (Dim.of(Symbol("n")),)).byte_count

@@ -14,7 +14,7 @@ from trt_backend.engine.onnxruntime import OnnxRuntimeProvider
 from trt_backend.errors import UnsupportedError
 from trt_backend.options import CompileOptions
 from trt_backend.report import GraphRecord
-from trt_backend_torch.host_graph import split
+from trt_backend_torch.host_graph import Cut, split
 from trt_backend_torch.inference import partition_only
 from trt_backend_torch.region import lower_region
 
@@ -43,14 +43,14 @@ def lowered_regions(function: Callable[..., Any], *arguments: torch.Tensor) -> l
     parts = partition_only(graph, OnGpus(), CompileOptions(), record)
     lowered: list[Any] = []
 
-    def call(_: int, native: torch.fx.GraphModule) -> Callable[..., Any]:
+    def call(_: int, cut: Cut) -> Callable[..., Any]:
         try:
-            lowered.append(lower_region(native, "region", frozenset(), frozenset(), lambda dtype: dtype))
+            lowered.append(lower_region(cut, "region", frozenset(), frozenset(), lambda dtype: dtype))
         except UnsupportedError as error:
             lowered.append(error)
-        return lambda *arguments: native.forward(*arguments)
+        return lambda arguments: cut.run_natively(*arguments)
 
-    split(graph, parts.regions, call)
+    split(graph, parts.schedule, call)
     return lowered
 
 

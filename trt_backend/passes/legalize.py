@@ -34,11 +34,10 @@ def legalize(graph: Graph, support: Support) -> Graph:
             type of an input or output; names it, why, and where.
     """
     for _ in range(_MAX_ROUNDS):
-        expanded = rebuild(graph, functools.partial(_expand, support))
-        if expanded is graph:
+        if all(_refusal(support, node, node.inputs) is None for node in graph.nodes):
             _check_border(graph, support)
             return graph
-        graph = expanded
+        graph = rebuild(graph, functools.partial(_expand, support))
     for node in graph.nodes:
         if (reason := _refusal(support, node, node.inputs)) is not None:
             detail = f"{reason.op}: {reason.detail}; its expansions lead back to it: {node}"
@@ -47,8 +46,12 @@ def legalize(graph: Graph, support: Support) -> Graph:
 
 
 def _check_border(graph: Graph, support: Support) -> None:
+    known: set[TensorType] = set()
     for role, values in (("input", graph.inputs), ("output", graph.outputs)):
         for value in values:
+            if value.type in known:
+                continue
+            known.add(value.type)
             if (reason := support(Reshape(value.shape), (value.type,))) is not None:
                 raise UnsupportedError(f"the {role} {value}: {reason.detail}", reason.kind)
 

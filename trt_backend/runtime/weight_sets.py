@@ -91,7 +91,7 @@ class WeightSets:
         version = host.weights_version()
         contents = self._contents(inputs)
         digest = _digest(contents)
-        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs)
+        engine = self._engines.get(digest) or self._new_contents(digest, contents)
         self._last.pop(place, None)
         if engine is None:
             self._live_engine().run(shapes, inputs, outputs, host)
@@ -107,7 +107,7 @@ class WeightSets:
         """Build the engine for the weights as they are now."""
         contents = self._contents(inputs)
         digest = _digest(contents)
-        engine = self._engines.get(digest) or self._new_contents(digest, contents, inputs)
+        engine = self._engines.get(digest) or self._new_contents(digest, contents)
         if engine is None:
             self._live_engine().prepare(shapes, inputs, host)
         else:
@@ -126,9 +126,7 @@ class WeightSets:
     def _contents(self, inputs: Sequence[int]) -> list[Buffer]:
         return [self._read(inputs[i], byte_count) for i, byte_count in self._frozen]
 
-    def _new_contents(
-        self, digest: bytes, contents: list[Buffer], inputs: Sequence[int]
-    ) -> LazyEngine | None:
+    def _new_contents(self, digest: bytes, contents: list[Buffer]) -> LazyEngine | None:
         """Return an engine for contents that had none, or None where the live one serves them (AGAIN, ROOM)."""
         with self._lock:
             if digest in self._engines:
@@ -139,12 +137,11 @@ class WeightSets:
                 self._forget_seen()
                 return None
             self._seen[digest] = None
-            arrays = {
-                self._graph.inputs[i]: _copy(self._graph.inputs[i], view)
-                for (i, _), view in zip(self._frozen, contents, strict=True)
-            }
-            if _digest(self._contents(inputs)) != digest:  # somebody writes at this moment
+            copies = [_own(buffer) for buffer in contents]
+            if _digest(copies) != digest:  # somebody writes at this moment
                 return None
+            values = [self._graph.inputs[i] for i, _ in self._frozen]
+            arrays = {value: _array(value, copy) for value, copy in zip(values, copies, strict=True)}
             engine = self._build(freeze(self._graph, arrays))
             self._used[digest] = self._calls
             self._engines[digest] = engine
@@ -179,6 +176,12 @@ def _digest(contents: Sequence[Buffer]) -> bytes:
     return hasher.digest()
 
 
-def _copy(value: Value, buffer: Buffer) -> np.ndarray[Any, Any]:
-    array = np.frombuffer(bytes(buffer), value.dtype.numpy)
+def _own(buffer: Buffer) -> Buffer:
+    """Return contents that nobody else writes to: these, where they are a copy of a device's memory already."""
+    flags = getattr(buffer, "flags", None)  # an array's
+    return buffer if flags is not None and flags.owndata else bytes(buffer)
+
+
+def _array(value: Value, buffer: Buffer) -> np.ndarray[Any, Any]:
+    array = np.frombuffer(buffer, value.dtype.numpy)
     return array.reshape([size for size in value.shape if isinstance(size, int)])

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["FxHostGraph", "runner", "split"]
+__all__ = ["Cut", "FxHostGraph", "runner", "split"]
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from graphlib import TopologicalSorter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from torch import fx
 from torch._ops import OpOverload
-from torch.fx.passes.utils.fuser_utils import fuse_by_partitions
 
 from trt_backend.partition import Region
 from trt_backend_torch.fx import is_random, is_size
-from trt_backend_torch.symbols import pass_symbols
-
-_PREFIX = "region_"
+from trt_backend_torch.symbols import missing_sizes
 
 
 class FxHostGraph:
@@ -51,60 +49,90 @@ class FxHostGraph:
         return _is_pure(node)
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A region as it is cut out of a graph.
+
+    Attributes:
+        gm: the graph.
+        inputs: the graph's nodes that the region is called with, in the graph's order: a region that is the whole graph
+            thus takes the call's arguments as they are. Behind them are sizes that no other input tells.
+        nodes: the region's own, in the graph's order.
+        outputs: those of `nodes` that it returns, as a tuple.
+    """
+
+    gm: fx.GraphModule
+    inputs: tuple[fx.Node, ...]
+    nodes: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """The region as a module, made when somebody asks: most regions never run natively."""
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        for node in self.inputs:
+            copies[node] = graph.placeholder(node.name)
+            copies[node].meta = dict(node.meta)
+        for node in self.nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(tuple(copies[node] for node in self.outputs))
+        return fx.GraphModule(self.gm, graph)
+
+    def run_natively(self, *arguments: Any) -> tuple[Any, ...]:
+        """Return what the region's nodes compute with torch."""
+        return self.module.forward(*arguments)
+
+
 def split(
     gm: fx.GraphModule,
-    regions: Sequence[Region[fx.Node]],
-    make_call: Callable[[int, fx.GraphModule], Callable[[Sequence[Any]], Any]],
+    schedule: Sequence[Region[fx.Node] | fx.Node],
+    make_call: Callable[[int, Cut], Callable[[Sequence[Any]], Any]],
 ) -> fx.GraphModule:
     """Return the graph with each region replaced by one call.
 
     Args:
         gm: the graph; it is left as it was.
-        regions: a partition's regions.
-        make_call: from a region's index and its own graph, which returns a tuple, to what is called in its place, with
-            one sequence of the graph's arguments.
+        schedule: a partition's; random numbers are drawn in its order.
+        make_call: from a region's index and the region to what is called in its place, with one sequence of the graph's
+            arguments.
     """
-    copies: dict[fx.Node, fx.Node] = {}
     graph = fx.Graph()
-    graph.output(graph.graph_copy(gm.graph, copies))
-    outer = fx.GraphModule(gm, graph)
-    members: list[dict[fx.Node, int | None]] = [
-        {copies[member]: None for node in region.nodes for member in (node, *_unpackers(node))}
-        for region in regions
-    ]
-    effects = [copy.name for node, copy in copies.items() if _has_effect(node)]
-    outer = fuse_by_partitions(outer, members, prefix=_PREFIX, always_return_tuple=True)
-    _keep_order(outer.graph, effects)
-    for i in range(len(regions)):
-        (module,) = outer.graph.find_nodes(op="call_module", target=f"{_PREFIX}{i}")
-        native = outer.get_submodule(f"{_PREFIX}{i}")
-        assert isinstance(native, fx.GraphModule)
-        _order_inputs(module, native)
-        symbols = pass_symbols(native, outer.graph.find_nodes(op="placeholder"))
-        with outer.graph.inserting_before(module):
-            # A function and no module: nn.Module's call costs as much as binding an engine's inputs.
-            call = outer.graph.call_function(make_call(i, native), ((*module.args, *symbols),))
-        module.replace_all_uses_with(call)
-        outer.graph.erase_node(module)
-    outer.delete_all_unused_submodules()
-    outer.recompile()
-    return outer
+    copies: dict[fx.Node, fx.Node] = {}
+
+    def copy_node(node: fx.Node) -> None:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        for unpacker in _unpackers(node):
+            copy_node(unpacker)
+
+    position = {node: i for i, node in enumerate(gm.graph.nodes)}
+    for node in position:
+        if node.op not in ("call_function", "output"):
+            copy_node(node)
+    regions = 0
+    for step in schedule:
+        if isinstance(step, fx.Node):
+            copy_node(step)
+            continue
+        cut = _cut(gm, step, position)
+        # A function and no module: nn.Module's call costs as much as binding an engine's inputs.
+        call = graph.call_function(make_call(regions, cut), (tuple(copies[node] for node in cut.inputs),))
+        for i, node in enumerate(cut.outputs):
+            copies[node] = graph.call_function(operator.getitem, (call, i))
+            copies[node].meta = dict(node.meta)
+        regions += 1
+    graph.node_copy(gm.graph.output_node(), copies.__getitem__)
+    return fx.GraphModule(gm, graph)
 
 
-def _order_inputs(module: fx.Node, native: fx.GraphModule) -> None:
-    """Give a region its inputs in the graph's order: what is fused has them in that of a set.
-
-    A region that is the whole graph then takes the call's arguments as they are; and its engine's key is the same in each
-    process.
-    """
-    position = {node: i for i, node in enumerate(module.graph.nodes)}
-    places = list(native.graph.find_nodes(op="placeholder"))
-    pairs = sorted(zip(module.args, places, strict=True), key=lambda pair: position[pair[0]])  # type: ignore[index]
-    module.args = tuple(argument for argument, _ in pairs)
-    body = next(node for node in native.graph.nodes if node.op != "placeholder")
-    for _, place in pairs:
-        body.prepend(place)
-    native.recompile()
+def _cut(gm: fx.GraphModule, region: Region[fx.Node], position: Mapping[fx.Node, int]) -> Cut:
+    members = {member: None for node in region.nodes for member in (node, *_unpackers(node))}
+    nodes = tuple(sorted(members, key=position.__getitem__))
+    sources = {source for node in nodes for source in node.all_input_nodes if source not in members}
+    inputs = tuple(sorted(sources, key=position.__getitem__))
+    sizes = missing_sizes(inputs, nodes, gm.graph.find_nodes(op="placeholder"))
+    outputs = tuple(node for node in nodes if any(user not in members for user in node.users))
+    return Cut(gm, (*inputs, *sizes), nodes, outputs)
 
 
 def runner(gm: fx.GraphModule) -> Callable[[Sequence[Any]], Any]:
@@ -128,20 +156,6 @@ def runner(gm: fx.GraphModule) -> Callable[[Sequence[Any]], Any]:
                 pick = operator.itemgetter(*map(places.index, needed))
                 return lambda arguments: call.target(pick(arguments))
     return lambda arguments: gm.forward(*arguments)
-
-
-def _keep_order(graph: fx.Graph, effects: Sequence[str]) -> None:
-    """Run `effects` (names) in the given order, for which the partition left room; torch sorts by inputs alone."""
-    if len(effects) < 2:
-        return
-    before: dict[fx.Node, list[fx.Node]] = {node: list(node.all_input_nodes) for node in graph.nodes}
-    named = {node.name: node for node in before}
-    for earlier, later in pairwise(named[name] for name in effects):
-        before[later].append(earlier)
-    output = graph.output_node()
-    for node in TopologicalSorter(before).static_order():
-        if node.op not in ("placeholder", "output"):
-            output.prepend(node)
 
 
 def _has_effect(node: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.fallback import contain
 from trt_backend_torch.aliases import mark_shared_views
 from trt_backend_torch.fx import compute_ops, is_compute, op_name, source_line
-from trt_backend_torch.host_graph import FxHostGraph, runner, split
+from trt_backend_torch.host_graph import Cut, FxHostGraph, runner, split
 from trt_backend_torch.lowering import unsupported
 from trt_backend_torch.promises import keep_strides, mark_mistyped
 from trt_backend_torch.region import LoweredRegion, RegionCall, lower_region
@@ -96,13 +96,13 @@ class InferenceGraph:
         records = self._record.regions
         return split(
             self._graph,
-            parts.regions,
-            lambda i, native: self._region_call(native, records[i], weights, known),
+            parts.schedule,
+            lambda i, cut: self._region_call(cut, records[i], weights, known),
         )
 
     def _region_call(
         self,
-        native: fx.GraphModule,
+        cut: Cut,
         record: RegionRecord,
         weights: frozenset[str],
         known: Mapping[str, Any] | None,
@@ -114,21 +114,21 @@ class InferenceGraph:
 
         def lowered() -> tuple[LoweredRegion, CompileOptions]:
             frozen = weights if self._options.freeze_weights else frozenset[str]()
-            region = lower_region(native, record.name, weights, frozen, self._provider.border)
+            region = lower_region(cut, record.name, weights, frozen, self._provider.border)
             on_gpu = self._provider.runs_on == "cuda"
             return region, follow_torch(region.graph, self._options) if on_gpu else self._options
 
         made = contain(lowered, record.name, strict=self._options.strict, failed=failed)
         if made is None:
-            return _counted(native, record)
+            return _counted(cut, record)
         region, options = made
         executable = compile_graph(region.graph, self._provider, options, record)
-        run_natively = torch.compile(native) if self._options.native == "inductor" else native.forward
+        run_natively = torch.compile(cut.module) if self._options.native == "inductor" else cut.run_natively
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
         watch = self._weight_watch()
-        call = RegionCall(region, executable, run_natively, native.forward, watch, choice)
+        call = RegionCall(region, executable, run_natively, cut.run_natively, watch, choice)
         if known is not None:
-            call.prepare(native.graph.find_nodes(op="placeholder"), known)
+            call.prepare(cut.inputs, known)
         return call.call
 
     def _weight_watch(self) -> WeightWatch | None:
@@ -155,12 +155,12 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _counted(native: fx.GraphModule, record: RegionRecord) -> Callable[[Sequence[Any]], Any]:
-    """Return a region that always runs natively (FX calls functions, but not a module's bound method)."""
+def _counted(cut: Cut, record: RegionRecord) -> Callable[[Sequence[Any]], Any]:
+    """Return a region that always runs natively."""
 
     def run(arguments: Sequence[Any]) -> Any:
         record.count_native_call()
-        return native.forward(*arguments)
+        return cut.run_natively(*arguments)
 
     return run
 

@@ -26,6 +26,7 @@ from trt_backend.runtime.executable import Executable
 from trt_backend_torch.answers import differences
 from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
+from trt_backend_torch.host_graph import Cut
 from trt_backend_torch.lower.context import Lowering
 from trt_backend_torch.lower.creation import UNINITIALIZED
 from trt_backend_torch.lowering import Environment, lower_nodes
@@ -67,18 +68,18 @@ class LoweredRegion:
 
 
 def lower_region(
-    gm: fx.GraphModule,
+    cut: Cut,
     name: str,
     weights: frozenset[str],
     frozen: frozenset[str],
     border: Callable[[DType], DType],
 ) -> LoweredRegion:
-    """Lower a region that `split` made.
+    """Lower a region.
 
     Args:
-        gm: the region; its output is a tuple.
+        cut: the region.
         name: the graph's name.
-        weights: the names of the placeholders that are parameters or buffers.
+        weights: the names of the inputs that are parameters or buffers.
         frozen: the names of those that engines may build in.
         border: the element types that stand for others in the engine's inputs and outputs.
 
@@ -88,8 +89,7 @@ def lower_region(
     b = Lowering(name)
     env: Environment = {}
     inputs: list[Input] = []
-    places = list(gm.graph.find_nodes(op="placeholder"))
-    for position, place in enumerate(places):
+    for position, place in enumerate(cut.inputs):
         value = place.meta["val"]
         if is_size(place):
             env[place] = dim_of(value) if isinstance(value, torch.SymInt) else value
@@ -99,19 +99,19 @@ def lower_region(
         dense, memory = _dense_input(b, place.name, value, is_weight, _itself if is_frozen else border)
         env[place] = b.widened(dense, tensor_type(value).dtype)
         inputs.append(Input(position, Layout.of(value), is_weight, TORCH_DTYPES[memory], value.is_neg()))
-    lower_nodes(b, _calls(gm), env)
-    results: list[fx.Node] = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
-    outputs = tuple(env[node] if is_size(node) else Layout.of(node.meta["val"]) for node in results)
+    lower_nodes(b, cut.nodes, env)
+    outputs = tuple(env[node] if is_size(node) else Layout.of(node.meta["val"]) for node in cut.outputs)
     layouts = [place.layout for place in inputs] + [
         layout for layout in outputs if isinstance(layout, Layout)
     ]
     if len({layout.device for layout in layouts if layout.device.type == "cuda"}) > 1:
         raise UnsupportedError("its tensors are on several GPUs", ReasonKind.DEVICE)
-    tensors = [node for node in results if not is_size(node)]
+    tensors = [node for node in cut.outputs if not is_size(node)]
     dense = [_dense_output(b, env[node], node.meta["val"]) for node in tensors]
     graph = b.build([b.cast(value, border(value.dtype)) for value in dense])
-    comparable = tuple(node.target not in UNINITIALIZED for node in results)
-    return LoweredRegion(graph, tuple(inputs), outputs, _needed_sources(graph, outputs, places), comparable)
+    comparable = tuple(node.target not in UNINITIALIZED for node in cut.outputs)
+    sources = _needed_sources(graph, outputs, cut.inputs)
+    return LoweredRegion(graph, tuple(inputs), outputs, sources, comparable)
 
 
 class RegionCall:
@@ -188,7 +188,7 @@ class RegionCall:
         """Build the engine for the sizes that dynamo saw; where not all weights are known, the first call does it.
 
         Args:
-            places: the region's placeholders.
+            places: the region's inputs.
             weights: real tensors by the names of placeholders.
         """
         if not all(places[place.position].name in weights for place in self._region.inputs if place.weight):
@@ -352,10 +352,6 @@ def _needed_sources(
     if missing:
         raise UnsupportedError(f"no input of the region has the size {', '.join(sorted(missing))}")
     return {name: found[name] for name in sorted(needed)}
-
-
-def _calls(gm: fx.GraphModule) -> list[fx.Node]:
-    return [node for node in gm.graph.nodes if node.op == "call_function"]
 
 
 def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["hinted", "pass_symbols", "sources_of", "value_of"]
+__all__ = ["hinted", "missing_sizes", "sources_of", "value_of"]
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -43,34 +43,28 @@ def hinted(value: Any) -> Any:
     return value
 
 
-def pass_symbols(region: fx.GraphModule, outer: Iterable[fx.Node]) -> list[fx.Node]:
-    """Add inputs to a region for symbols that its sizes need and its inputs do not tell: only `s // 2`, and not `s`.
+def missing_sizes(
+    inputs: Sequence[fx.Node], nodes: Iterable[fx.Node], places: Iterable[fx.Node]
+) -> list[fx.Node]:
+    """Return the sizes that a region needs beside its inputs, for symbols that these do not tell: only `s // 2`, and not `s`.
 
     Args:
-        region: its placeholders are extended.
-        outer: the placeholders of the graph around it.
-
-    Returns:
-        Those of `outer` to call the region with, behind its other arguments.
+        inputs: of the region.
+        nodes: the region's own.
+        places: the placeholders of the graph around it, among which the sizes are.
     """
-    places = list(region.graph.find_nodes(op="placeholder"))
     try:
-        dims = [dim for node in region.graph.nodes for dim in _dims(node)]
-        missing = {symbol.name for symbol in symbols_of(dims)} - set(sources_of(places))
+        dims = [dim for node in (*inputs, *nodes) for dim in _dims(node)]
+        missing = {symbol.name for symbol in symbols_of(dims)} - set(sources_of(inputs))
     except UnsupportedError:  # lowering says why
         return []
     added: list[fx.Node] = []
-    for place in outer if missing else ():
+    for place in places if missing else ():
         size = place.meta["val"]
         symbol = _symbol(size) if isinstance(size, torch.SymInt) else None
         if symbol in missing:
             missing.remove(symbol)
-            with region.graph.inserting_after(places[-1]):
-                places.append(region.graph.placeholder(place.name))
-            places[-1].meta.update(place.meta)
             added.append(place)
-    if added:
-        region.recompile()
     return added
 
 

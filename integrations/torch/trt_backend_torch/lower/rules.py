@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Argument", "LoweringRule", "RuleTable"]
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class RuleTable:
             bound = _Bound(function, tuple(parameter.name for parameter in parameters))
             required = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
             for target in targets:
-                unknown = required - set(_schema_names(target))
+                unknown = required - {name for name, _, _ in _declared(target)}
                 if unknown:
                     raise TypeError(
                         f"{target} has no argument {', '.join(sorted(unknown))}: {target._schema}"
@@ -88,14 +89,12 @@ class RuleTable:
         """
         rule = self._rules[target]
         given: dict[str, Argument] = {}
-        for i, (name, declared) in enumerate(
-            zip(_schema_names(target), target._schema.arguments, strict=True)
-        ):
-            value = args[i] if i < len(args) else kwargs.get(declared.name, declared.default_value)
+        for i, (name, keyword, default) in enumerate(_declared(target)):
+            value = args[i] if i < len(args) else kwargs.get(keyword, default)
             if name in rule.names:
                 given[name] = value
-            elif name not in _PLACEMENT and value != declared.default_value:
-                raise UnsupportedError(f"{declared.name}={value}")
+            elif name not in _PLACEMENT and value != default:
+                raise UnsupportedError(f"{keyword}={value}")
         return rule.function(b, **given)
 
     def _insert(self, target: OpOverload, rule: _Bound) -> None:
@@ -104,5 +103,10 @@ class RuleTable:
         self._rules[target] = rule
 
 
-def _schema_names(target: OpOverload) -> list[str]:
-    return ["x" if argument.name == "self" else argument.name for argument in target._schema.arguments]
+@functools.cache
+def _declared(target: OpOverload) -> tuple[tuple[str, str, Any], ...]:
+    """Return what a rule calls each argument, what torch calls it, and its default: torch makes the list anew each time."""
+    return tuple(
+        ("x" if argument.name == "self" else argument.name, argument.name, argument.default_value)
+        for argument in target._schema.arguments
+    )
