@@ -22,13 +22,18 @@ def check_of(dtype: DType = DType.FLOAT32, **options: object) -> AnswerCheck:
     return AnswerCheck("region", graph, CompileOptions.from_mapping(options))
 
 
+def still(noise: float) -> list[tuple[float, float]]:
+    """Native that hardly moves where it is shaken."""
+    return [(noise, 1.0)] * 3
+
+
 def test_an_engine_is_due_until_it_was_right() -> None:
     kept: list[str] = []
     check = check_of()
     assert not check.due
     check.expect(lambda: kept.append("verdict"))
     assert check.due
-    check.check(lambda: [(1e-5, 1.0)])
+    check.check(lambda: [(1e-5, 1.0)], still)
     assert not check.due
     assert kept == ["verdict"]
 
@@ -38,7 +43,7 @@ def test_a_wrong_engine_leaves_no_verdict() -> None:
     check = check_of()
     check.expect(lambda: kept.append("verdict"))
     with pytest.raises(WrongAnswerError, match=r"0\.23 of the largest number off \(bound: 0\.01\)"):
-        check.check(lambda: [(0.0, 1.0), (0.43, 1.88)])
+        check.check(lambda: [(0.0, 1.0), (0.43, 1.88)], still)
     assert not kept
 
 
@@ -56,10 +61,10 @@ def test_a_wrong_engine_leaves_no_verdict() -> None:
 def test_the_bound_follows_the_least_exact_type(dtype: DType, precision: str, bound: float) -> None:
     check = check_of(dtype, precision=precision)
     check.expect()
-    check.check(lambda: [(0.99 * bound * 8, 8.0)])
+    check.check(lambda: [(0.99 * bound * 8, 8.0)], still)
     check.expect()
     with pytest.raises(WrongAnswerError):
-        check.check(lambda: [(1.01 * bound * 8, 8.0)])
+        check.check(lambda: [(1.01 * bound * 8, 8.0)], still)
 
 
 @pytest.mark.parametrize("off", [math.nan, math.inf])
@@ -67,13 +72,13 @@ def test_what_only_native_has_finite_is_wrong(off: float) -> None:
     check = check_of()
     check.expect()
     with pytest.raises(WrongAnswerError):
-        check.check(lambda: [(0.0, 1.0), (off, 1.0), (0.0, 1.0)])
+        check.check(lambda: [(0.0, 1.0), (off, 1.0), (0.0, 1.0)], still)
 
 
 def test_what_is_left_of_a_difference_is_not_compared_closely() -> None:
     check = check_of()
     check.expect()
-    check.check(lambda: [(1e-7, 0.0), (1e-6, 1e-7)])
+    check.check(lambda: [(1e-7, 0.0), (1e-6, 1e-7)], still)
     assert not check.due
 
 
@@ -91,9 +96,20 @@ def test_a_comparison_that_fails_is_neither_verdict() -> None:
     kept: list[str] = []
     check = check_of()
     check.expect(lambda: kept.append("verdict"))
-    check.check(fail)
+    check.check(fail, still)
     assert not check.due
     assert not kept
+
+
+@pytest.mark.parametrize(
+    ("off", "move"),
+    [(0.9, 0.1), (590.0, 0.2), (math.inf, 0.5), (math.nan, math.nan), (math.inf, math.inf)],
+)
+def test_nothing_is_said_where_native_moves_as_far(off: float, move: float) -> None:
+    check = check_of()
+    check.expect()
+    check.check(lambda: [(off, 1.0)], lambda noise: [(move, 1.0)])
+    assert not check.due
 
 
 ARRAYS: dict[str, tuple[Callable[[], tuple[list[float], list[float]]], tuple[float, float]]] = {

@@ -100,6 +100,45 @@ def test_indices_may_differ(replace_in_builds: Callable[[str, str], None], repor
     report.engines_ran(calls=1)
 
 
+def partly(x: Tensor) -> Tensor:
+    buffer = x.new_empty(3, 8)
+    buffer[:, :4] = x
+    return buffer
+
+
+CORRECT: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = {
+    "equal scores": (
+        lambda scores, boxes: boxes.gather(1, scores.relu().topk(3, 1).indices) * 2,
+        lambda: (torch.zeros(1, 50), torch.randn(1, 50)),
+    ),
+    "what is left of a constant": (
+        lambda x: (x - x.mean(0)) / (x.std(0) + 1e-8),
+        lambda: (torch.full((6, 5), 0.1),),
+    ),
+    "a pole": (
+        lambda a, b: 1 / (a @ b - (a.double() @ b.double()).float()),
+        lambda: tuple(torch.randn(2, 8, 8)),
+    ),
+    "phases": (lambda x, w: torch.sin((x @ w) * 1e6), lambda: tuple(torch.randn(2, 16, 16))),
+    "a buffer that is partly written": (partly, lambda: (torch.randn(3, 4),)),
+    "a view of nothing": (
+        lambda x: (torch.empty_like(x).view(-1)[:3], torch.empty(3, 4).double(), x * 2),
+        lambda: (torch.randn(3, 4),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_what_hangs_on_roundings_is_no_wrong_answer(name: str, report: ReportChecks) -> None:
+    function, inputs = CORRECT[name]
+    state = torch.get_rng_state()
+    torch.randn(1000)  # memory that is not zero
+    torch.set_rng_state(state)
+    with torch.no_grad():
+        compile_trt(function, options={**EVERYTHING, "strict": True})(*inputs())
+    assert not report.kinds() & {"wrong answer", "run failed"}
+
+
 class ZerosEngine:
     """Runs nothing, and writes zeros."""
 

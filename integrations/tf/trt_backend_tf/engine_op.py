@@ -27,7 +27,7 @@ import functools
 import gc
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Lock, RLock
@@ -54,7 +54,7 @@ from trt_backend_tf import assets, c_api
 from trt_backend_tf.device import Copy, kernels, load_provider
 from trt_backend_tf.internals import eager_context, iterator_ops, op_def_registry, ops
 from trt_backend_tf.library import CALL_GRADIENT
-from trt_backend_tf.native import NativeSegment, body_of, gradient, gradient_of_call
+from trt_backend_tf.native import NativeSegment, body_of, gradient, gradient_of_call, shaken
 from trt_backend_tf.region import LoweredSegment, SegmentCall, Sizes, lower_segment
 from trt_backend_tf.segment import IDLE, INPUTS, read_specs
 from trt_backend_tf.types import DTYPES
@@ -148,7 +148,7 @@ class EngineSegment:
         executable = compile_graph(
             lowered.graph, self._graph.provider, self._options(), self.record, self.shipped
         )
-        return SegmentCall(lowered, executable, self._native, self._differences).call
+        return SegmentCall(lowered, executable, self._native, self._differences, self._moves).call
 
     def _options(self) -> CompileOptions:
         options = self._graph.options
@@ -192,8 +192,10 @@ class EngineSegment:
             call.copy_out(i, result, self._outputs[i])
         return True
 
-    def _native_results(self, call: _Call) -> list[np.ndarray[Any, Any]]:
+    def _native_results(self, call: _Call, noise: float = 0.0) -> list[np.ndarray[Any, Any]]:
         inputs = [call.as_eager(i, kind) for i, kind in enumerate(self._node.attr["InT"].list.type)]
+        if noise:
+            inputs = [shaken(x, noise) for x in inputs]
         with self._lock:
             if self._native_ops is None:
                 self._native_ops = NativeSegment(self.function, self._shapes)
@@ -201,12 +203,18 @@ class EngineSegment:
 
     def _differences(self, call: _Call) -> list[Difference]:
         """Return how far the outputs of a call are off (none where native is not allowed)."""
-        results = self._native_results(call) if _is_native_allowed() else []
-        return [
-            difference(call.output(i, result.dtype), result)
-            for i, result in enumerate(results)
-            if DTYPES[self._outputs[i]].is_float and result.size
-        ]
+        native = self._native_results(call) if _is_native_allowed() else []
+        return self._compared([call.output(i, result.dtype) for i, result in enumerate(native)], native)
+
+    def _moves(self, call: _Call, noise: float) -> list[Difference]:
+        """Return how far native's results move where the inputs are shaken."""
+        return self._compared(self._native_results(call, noise), self._native_results(call))
+
+    def _compared(
+        self, results: Sequence[np.ndarray[Any, Any]], native: Sequence[np.ndarray[Any, Any]]
+    ) -> list[Difference]:
+        pairs = zip(results, native, self._outputs, strict=False)
+        return [difference(a, b) for a, b, kind in pairs if DTYPES[kind].is_float and b.size]
 
 
 class _Call:

@@ -6,13 +6,15 @@ with as many calls as threads, for ever. Single ops run where they are called.
 
 from __future__ import annotations
 
-__all__ = ["NativeSegment", "body_of", "gradient", "gradient_of_call"]
+__all__ = ["NativeSegment", "body_of", "gradient", "gradient_of_call", "shaken"]
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trt_backend_tf.host_graph import ordered
@@ -53,6 +55,16 @@ def body_of(function: str, shapes: Sequence[Any]) -> tuple[tf.Graph, list[tf.Ten
         graph.get_tensor_by_name(renamed[definition.ret[arg.name]]) for arg in definition.signature.output_arg
     ]
     return graph, places, returned
+
+
+def shaken(x: tf.Tensor, noise: float) -> tf.Tensor:
+    """Return a tensor with each element moved by up to `noise` of the largest one, where it is of floating point."""
+    array = x.numpy()
+    largest = float(np.abs(array).max(initial=0)) or 1.0 if x.dtype.is_floating else math.inf
+    if not math.isfinite(largest):
+        return x
+    moves = np.random.default_rng(0).uniform(-1, 1, array.shape) * (noise * largest)
+    return tf.constant((array + moves).astype(array.dtype))
 
 
 def gradient(op: tf.Operation, *received: tf.Tensor | None) -> list[tf.Tensor | None]:

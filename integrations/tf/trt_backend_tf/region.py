@@ -130,6 +130,7 @@ class SegmentCall:
         executable: its engine.
         native: runs the function on a call's tensors and returns True.
         differences: compares the outputs of a call with native's.
+        moves: compares native's with its own, for inputs that are shaken by so much of their largest element.
     """
 
     def __init__(
@@ -138,12 +139,14 @@ class SegmentCall:
         executable: Executable,
         native: Callable[[Any], bool],
         differences: Callable[[Any], Sequence[Difference]],
+        moves: Callable[[Any, float], Sequence[Difference]],
     ) -> None:
         self._segment = segment
         self._executable = executable
         self._native = native
         self._answers = executable.answers
         self._differences = differences
+        self._moves = moves
         self._signatures: dict[tuple[Sizes, ...], CallShapes] = {}
         self._dtypes = [value.dtype for value in segment.graph.outputs]
 
@@ -164,7 +167,7 @@ class SegmentCall:
         ]
         engine.run(shapes, inputs, outputs, _HOST)
         if self._answers.due:
-            self._answers.check(lambda: self._differences(tensors))
+            self._answers.check(lambda: self._differences(tensors), lambda noise: self._moves(tensors, noise))
         return True
 
     def _signature(self, shapes: tuple[Sizes, ...]) -> CallShapes:

@@ -21,9 +21,10 @@ from trt_backend.ir.dims import DimLike, evaluate, symbols_of
 from trt_backend.ir.graph import Graph, Value
 from trt_backend.ir.symbols import SymbolSource
 from trt_backend.ir.types import DType, TensorType, is_static
+from trt_backend.runtime.answers import Difference
 from trt_backend.runtime.choice import Choice
 from trt_backend.runtime.executable import Executable
-from trt_backend_torch.answers import differences
+from trt_backend_torch.answers import differences, shaken
 from trt_backend_torch.cuda_host import CudaHost, scratch_pool
 from trt_backend_torch.fx import is_size
 from trt_backend_torch.host_graph import Cut
@@ -57,7 +58,7 @@ class LoweredRegion:
         inputs: the tensor arguments, in the order of the graph's inputs.
         outputs: the region's results: the layout of the next output of the graph, or a size that the host computes.
         symbols: where the value of each symbol is found.
-        comparable: which results native gives each time: not those of `torch.empty`.
+        comparable: which results native gives each time: not what comes of `torch.empty`.
     """
 
     graph: Graph
@@ -109,7 +110,7 @@ def lower_region(
     tensors = [node for node in cut.outputs if not is_size(node)]
     dense = [_dense_output(b, env[node], node.meta["val"]) for node in tensors]
     graph = b.build([b.cast(value, border(value.dtype)) for value in dense])
-    comparable = tuple(node.target not in UNINITIALIZED for node in cut.outputs)
+    comparable = _comparable(cut)
     sources = _needed_sources(graph, outputs, cut.inputs)
     return LoweredRegion(graph, tuple(inputs), outputs, sources, comparable)
 
@@ -208,12 +209,15 @@ class RegionCall:
         result = self._run_in_room(engine, arguments)
         if self._answers.due:
             self._answers.check(
-                lambda: differences(*map(self._comparable, (result, self._eager(*arguments))))
+                lambda: self._differences(result, arguments),
+                lambda noise: self._differences(self._eager(*shaken(arguments, noise)), arguments),
             )
         return result
 
-    def _comparable(self, results: Sequence[Any]) -> list[Any]:
-        return list(compress(results, self._region.comparable))
+    def _differences(self, results: Sequence[Any], arguments: Sequence[Any]) -> list[Difference]:
+        """Return how far results are off eager's."""
+        pairs = zip(results, self._eager(*arguments), strict=True)
+        return differences(compress(pairs, self._region.comparable))
 
     def _run_in_room(self, engine: Engine, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Run; where the GPU's memory is used up, once more without what torch keeps of it for later."""
@@ -352,6 +356,14 @@ def _needed_sources(
     if missing:
         raise UnsupportedError(f"no input of the region has the size {', '.join(sorted(missing))}")
     return {name: found[name] for name in sorted(needed)}
+
+
+def _comparable(cut: Cut) -> tuple[bool, ...]:
+    unknown: set[fx.Node] = set()
+    for node in cut.nodes:
+        if node.target in UNINITIALIZED or not unknown.isdisjoint(node.all_input_nodes):
+            unknown.add(node)
+    return tuple(node not in unknown for node in cut.outputs)
 
 
 def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], list[Any]]:

@@ -10,7 +10,7 @@ __all__ = ["convert_scalars", "mark_numbers", "move_scalars", "wrap_quotients"]
 
 import torch
 from torch import fx
-from torch._guards import detect_fake_mode
+from torch._subclasses import FakeTensor
 
 from trt_backend_torch.fx import NUMBER, is_random, is_size, is_view, tensors_of
 
@@ -32,14 +32,13 @@ def wrap_quotients(gm: fx.GraphModule) -> None:
     The tensor is of the dtype that the op computes in, so that neither its result nor its dtype changes.
     """
     for node in [node for node in gm.graph.nodes if node.target in _TAKES_TENSORS]:
-        mode = detect_fake_mode(node.meta["val"])
-        if mode is None or not _is_float(node.args[1]):
+        promised = node.meta["val"]
+        if not isinstance(promised, FakeTensor) or not _is_float(node.args[1]):
             continue
         other, number = node.args
-        promised = node.meta["val"]
         narrow = promised.dim() and other.meta["val"].dtype == promised.dtype
         dtype = torch.promote_types(promised.dtype, torch.float32) if narrow else promised.dtype
-        with gm.graph.inserting_before(node), mode:
+        with gm.graph.inserting_before(node), promised.fake_mode:
             wrapped = gm.graph.call_function(_aten.scalar_tensor.default, (number,), {"dtype": dtype})
             wrapped.meta["val"] = torch.empty((), dtype=dtype, device="cpu")
         node.target, node.args = _TAKES_TENSORS[node.target], (other, wrapped)
