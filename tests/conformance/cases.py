@@ -47,8 +47,6 @@ from trt_backend.ir.ops.layout import (
     ResizeMode,
     ScatterElements,
     ScatterND,
-    ScatterReduce,
-    ScatterReduceKind,
     Slice,
     Transpose,
 )
@@ -449,16 +447,9 @@ def layout_cases() -> Iterator[Case]:
         yield case(ScatterElements(0), x(4, 5), index(3, 4, below=4, dtype=dtype, distinct=True), x(3, 4))
         yield case(ScatterElements(0), x(4), index(3, below=4, dtype=dtype, distinct=True), x(3))
         yield case(ScatterND(), x(4, 5), index(3, 1, below=4, dtype=dtype, distinct=True), x(3, 5))
-        for kind in ScatterReduceKind:
-            yield case(ScatterReduce(kind, 1), x(3, 4), index(2, 6, below=4, dtype=dtype), x(2, 6))
         yield case(Range(5, 2, 3, dtype))
         yield case(Range(S, T, -2, dtype))
         yield case(Range(E, 0, 1, dtype))
-    special = Operand((5,), elements(NAN, 1, INF, -INF, 2))
-    updates = Operand((9,), elements(1, INF, NAN, -1))
-    for kind in ScatterReduceKind:
-        yield case(ScatterReduce(kind, 0), special, index(9, below=5), updates, dtypes=FLOATS)
-        yield case(ScatterReduce(kind, 0), x(T, S), index(S, S, below=4), x(S, S))
     yield case(Gather(0), x(T, S), index(S, below=4))
     yield case(GatherElements(0), x(T, S), index(2, S, below=4))
     for mode in ResizeMode:

@@ -32,7 +32,6 @@ REFUSED_THOUGH_IT_RUNS: dict[tuple[str, str], str] = {
     **{("Reduce prod", dtype): "computed in float64: wrong from 2**53 on" for dtype in ("i32", "i64")},
     ("Elementwise pow", "i64"): "computed in float64: wrong from 2**53 on",
     ("Elementwise pow", "i32"): "computed in float64: what should wrap is cut off",
-    **{(f"ScatterReduce {kind}", "f16"): "no kernel for sums and products" for kind in ("max", "min")},
     ("Resize", "f64"): "no kernel; only nearest elements that are gathered",
     ("Resize", "bf16"): "no kernel; only nearest elements that are gathered",
     **{("Resize", dtype): "cubic: slower by far than the frameworks" for dtype in ("f16", "f32")},

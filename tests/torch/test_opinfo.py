@@ -23,9 +23,7 @@ from trt_backend_torch.lower import RULES
 
 pytestmark = [
     needs_trt,
-    pytest.mark.filterwarnings(
-        "ignore:.*degrees of freedom", "ignore:The reduce argument of torch.scatter", "ignore:index_reduce"
-    ),
+    pytest.mark.filterwarnings("ignore:.*degrees of freedom", "ignore:The reduce argument of torch.scatter"),
 ]
 
 DTYPES = (torch.float32, torch.int64, torch.bool)
@@ -56,19 +54,10 @@ NATIVE = {
     ),
     "no engine op pools i64": ("nn_functional_avg_pool2d-int64", "nn_functional_avg_pool3d-int64"),
     "ONNX Runtime on CPU takes f16, f32, f64, not i64": ("pow-int64",),
-    "a scatter that adds up booleans": (
-        "index_add-bool",
-        "scatter_add-bool",
-        "scatter_reduce_amax-bool",
-        "scatter_reduce_amin-bool",
-        "scatter_reduce_prod-bool",
-        "scatter_reduce_sum-bool",
-    ),
     "torch orders equal ones as its kernel happens to": ("topk-int64",),
     "its output 1 is used, which no rule computes": (
         "native_group_norm-float32",
         "native_layer_norm-float32",
-        "kthvalue-int64",
     ),
     "takes 7 to 27 times as long as PyTorch's": ("grid_sampler_2d-float32",),
     "_native_batch_norm_legit_functional.default: no lowering rule": ("native_batch_norm-float32",),

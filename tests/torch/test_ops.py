@@ -1,11 +1,10 @@
-"""Ops of detectors, graph networks and models of images among words: engines run them, with eager's answers."""
+"""Ops as models use them: engines run them, with eager's answers; or not, where answers would differ."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch_checks import assert_close, compile_trt, device
+from torch_checks import assert_close, compile_trt
 
 import models
 
@@ -17,41 +16,61 @@ def _positions(x):
     return (x.cumsum(0) / frequency).sin() + torch.atan2(x, x.flip(0)) + (x * 7) % 2
 
 
-def _merged(x):
-    """As models that put an image's features at the places of one word."""
-    mask = (x.sum(1, keepdim=True) > 0).expand_as(x)
-    return (x * 2).masked_scatter(mask, x.exp()) + 1
-
-
-def _pyramid(x):
-    """As PSPNet's pools, of which some windows differ in size."""
-    image = x.exp()[None, None].expand(1, 2, -1, -1)
-    return [F.adaptive_avg_pool2d(image, size) * 2 for size in (1, 2, 3, 4)]
-
-
-def _aggregated(x):
-    """As a layer of a graph network."""
-    target = torch.arange(x.shape[0], device=x.device) * 7 % 3
-    total = x.new_zeros(3, x.shape[1]).index_add(0, target, x.exp())
-    return total + x.new_zeros(3, x.shape[1]).scatter_reduce(0, target[:, None].expand_as(x), x, "amax")
-
-
 FUNCTIONS = {
     "positions": _positions,
-    "merged": _merged,
-    "pyramid": _pyramid,
-    "aggregated": _aggregated,
-    "ranks": lambda x: x.exp().median(1).values + x.sin().hypot(x.cos()).kthvalue(2).values,
+    "lengths": lambda x: x.sin().hypot(x.cos()) + x.fmax(x.exp()) + x.norm(3, 0),
+    "rounded": lambda x: [torch.round(100 * x, decimals=d) for d in range(-6, 7)],
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("rows", [10, 13])
 def test_engines_run(name, rows, report):
-    if name in ("aggregated", "ranks") and device() == "cuda":
-        pytest.skip("no scatter of TensorRT adds up, and no TopK of it takes the float64 keys of a sort")
     function = FUNCTIONS[name]
     x = models.randn(rows, 10, seed=1)
     with torch.no_grad():
         assert_close(compile_trt(function)(x), function(x), strides=True)
     report.engines_ran(share=1)
+
+
+_QUOTIENTS = {
+    "floor_divide": torch.floor_divide,
+    "remainder": torch.remainder,
+    "fmod": torch.fmod,
+}
+
+
+@pytest.mark.parametrize("name", _QUOTIENTS)
+@pytest.mark.parametrize(
+    ("dtype", "divisor"),
+    [
+        (torch.float16, 2.0),
+        (torch.float16, 65536.0),
+        (torch.float16, 2.0**100),
+        (torch.bfloat16, 2.0**130),
+        (torch.float32, 2048.0),
+        (torch.float32, 2.0**40),
+        (torch.float32, 2.0**130),
+    ],
+)
+def test_quotients_that_may_leave_their_range_are_eagers(name, dtype, divisor):
+    function = _QUOTIENTS[name]
+    x = torch.tensor([0.0, -0.0, 1.5, -7.25, 1000.0, -1e-5, -1e-36, 3e4], dtype=dtype)
+
+    def quotient(x):
+        return function(x + 0.0, divisor), function(x * 2, divisor)
+
+    with torch.no_grad():
+        torch.testing.assert_close(compile_trt(quotient)(x), quotient(x), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("decimals", range(-6, 7))
+def test_rounding_to_decimals_is_eagers(dtype, decimals):
+    x = torch.tensor([0.0, 1.23456789, -987.654321, 12345.678, 5e-6, 0.5, -2.5, 45000.0]).to(dtype)
+
+    def rounded(x):
+        return torch.round(x, decimals=decimals), torch.round(-x, decimals=decimals)
+
+    with torch.no_grad():
+        torch.testing.assert_close(compile_trt(rounded)(x), rounded(x), rtol=0, atol=0, equal_nan=True)

@@ -212,12 +212,12 @@ ANGLES: dict[str, Case] = {
 
 
 def _quotients(function: Function, divisor: float) -> Case:
-    """Return a case of float32 and float16; a reciprocal tells the sign of a zero."""
+    """Return a case of float32 and float64; a reciprocal tells the sign of a zero."""
 
-    def divided(x: Tensor, half: Tensor) -> list[Tensor]:
-        return [function(x, divisor), 1 / function(x, divisor), function(half, divisor)]
+    def divided(x: Tensor, double: Tensor) -> list[Tensor]:
+        return [function(x, divisor), 1 / function(x, divisor), function(double, divisor)]
 
-    return divided, (WHOLE, WHOLE[:9].half())
+    return divided, (WHOLE, WHOLE.double())
 
 
 BINARY_QUOTIENTS: dict[str, Case] = {
@@ -265,6 +265,9 @@ REFUSED: dict[str, tuple[Case, ReasonKind]] = {
     ),
     "whole part of a third": ((lambda x: x // 3.0, (FLOATS,)), ReasonKind.DTYPE),
     "remainder of a half": ((lambda x: x % 0.5, (FLOATS,)), ReasonKind.DTYPE),
+    "remainder of 2048": ((lambda x: x % 2048, (FLOATS,)), ReasonKind.DTYPE),
+    "whole part of half precision": ((lambda x: x // 2, (FLOATS.half(),)), ReasonKind.DTYPE),
+    "fmod of bfloat16": ((lambda x: x.fmod(2), (FLOATS.bfloat16(),)), ReasonKind.DTYPE),
     "divided by 0": ((lambda x: x // 0, (INTS,)), ReasonKind.UNSUPPORTED),
     "divided by -1": ((lambda x: x // -1, (INTS,)), ReasonKind.UNSUPPORTED),
     "power of integers": ((torch.pow, (INTS.int(), INTS.int().abs())), ReasonKind.DTYPE),

@@ -136,6 +136,7 @@ def test_refuses_what_symbols_cannot_say() -> None:
 @pytest.mark.parametrize(
     ("function", "inputs", "detail"),
     [
+        (lambda x, i, v: x.index_put((i,), v, accumulate=True), (_X[0], _I, torch.ones(())), "adds up"),
         (lambda x, m, v: x.index_put((m,), v), (_M, _M.max() == _M, torch.ones(5)), "its own value"),
     ],
 )

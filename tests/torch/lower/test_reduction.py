@@ -125,17 +125,6 @@ HALF: dict[str, Case] = {
     }.items()
 }
 
-RANKS: dict[str, Case] = {
-    "kthvalue": (lambda x: [*x.kthvalue(2), *x.kthvalue(3, 0, keepdim=True)], (randn(4, 5),)),
-    "kthvalue of integers": (lambda x: x.kthvalue(2)[0], (INTS,)),
-    "kthvalue of scalar": (lambda x: x.kthvalue(1), (SCALAR,)),
-    "kthvalue with NaN": (lambda x: [x.kthvalue(k)[0] for k in range(1, 13)], (SPECIAL,)),
-    "median": on_each(torch.median, randn(4, 5), randn(5), INTS, SCALAR, SPECIAL, SPECIAL[1:]),
-    "median dim": on_each(lambda x: [*x.median(0), *x.median(-1, keepdim=True)], randn(4, 5), randn(3, 4)),
-    "median dim of integers": (lambda x: x.median(1)[0], (INTS,)),
-    "median dim with NaN": (lambda x: x.median(1), (SPECIAL[:4].reshape(2, 2) + torch.arange(2),)),
-    "median dim of scalar": (lambda x: x.median(0), (SCALAR,)),
-}
 SUMS |= {
     f"norm {order}": on_each(
         lambda x, order=order: torch.linalg.vector_norm(x, order), FLOATS, SPECIAL, DOUBLES
@@ -143,7 +132,7 @@ SUMS |= {
     for order in (3, 0.5, -2)
 }
 
-CASES = RANKS | SUMS | EXTREMES | SORTS | SOFTMAX
+CASES = SUMS | EXTREMES | SORTS | SOFTMAX
 
 DYNAMIC = [
     "sum dims",
@@ -171,9 +160,7 @@ REFUSED: dict[str, tuple[Case, ReasonKind]] = {
     "sort of integers": ((torch.sort, (INTS,)), ReasonKind.UNSUPPORTED),
     "topk of integers": ((lambda x: torch.topk(x, 1), (INTS,)), ReasonKind.UNSUPPORTED),
     "sort of doubles": ((torch.sort, (DOUBLES,)), ReasonKind.DTYPE),
-    "median of doubles": ((torch.median, (DOUBLES,)), ReasonKind.DTYPE),
-    "which integer": ((lambda x: x.median(0)[1] + 1, (INTS,)), ReasonKind.UNSUPPORTED),
-    "mode": ((lambda x: torch.mode(x)[0], (FLOATS,)), ReasonKind.NO_RULE),
+    "median": ((lambda x: torch.median(x), (FLOATS,)), ReasonKind.NO_RULE),
 }
 
 

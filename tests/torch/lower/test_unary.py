@@ -64,7 +64,7 @@ CASES |= {
     "isfinite": on_each(torch.isfinite, SPECIAL),
 }
 CASES["round decimals"] = on_each(
-    lambda x: [torch.round(x, decimals=d) for d in (-1, 0, 2)], 100 * FLOATS, DOUBLES, SPECIAL
+    lambda x: [torch.round(x, decimals=d) for d in (-6, -1, 0, 2, 6)], 100 * FLOATS, DOUBLES, SPECIAL
 )
 
 DYNAMIC = ["isnan", "log1p", "trunc"]
@@ -73,6 +73,7 @@ DYNAMIC = ["isnan", "log1p", "trunc"]
 REFUSED: dict[str, tuple[Case, ReasonKind]] = {
     "bfloat16": ((torch.sin, (FLOATS.bfloat16(),)), ReasonKind.DTYPE),
     "random": ((torch.rand_like, (FLOATS,)), ReasonKind.RANDOM),
+    "half rounded to decimals": ((lambda x: x.round(decimals=5), (FLOATS.half(),)), ReasonKind.DTYPE),
     "unknown": ((torch.lgamma, (FLOATS,)), ReasonKind.NO_RULE),
 }
 

@@ -7,7 +7,7 @@ __all__: list[str] = []
 import numpy as np
 
 from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
-from trt_backend.emit.onnx.rules import ALL, FLOATS, INTEGERS, RULES, SINGLE, WIDE_INTEGERS
+from trt_backend.emit.onnx.rules import ALL, FLOATS, RULES, SINGLE, WIDE_INTEGERS
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.ops.base import Types
 from trt_backend.ir.ops.layout import (
@@ -27,8 +27,6 @@ from trt_backend.ir.ops.layout import (
     ResizeMode,
     ScatterElements,
     ScatterND,
-    ScatterReduce,
-    ScatterReduceKind,
     Slice,
     Transpose,
 )
@@ -150,30 +148,6 @@ def _scatter_elements(
 @RULES.rule(ScatterND, ALL)
 def _scatter_nd(m: ModelWriter, op: ScatterND, x: Tensor, indices: Tensor, updates: Tensor) -> str:
     return m.node("ScatterND", x.name, _as_int64(m, indices, _not_negative(m, indices)), updates.name)
-
-
-_REDUCTION = {
-    ScatterReduceKind.SUM: "add",
-    ScatterReduceKind.PROD: "mul",
-    ScatterReduceKind.MAX: "max",
-    ScatterReduceKind.MIN: "min",
-}
-
-
-@RULES.rule(ScatterReduce, INTEGERS | {DType.FLOAT32, DType.FLOAT64})
-def _scatter_reduce(m: ModelWriter, op: ScatterReduce, x: Tensor, indices: Tensor, updates: Tensor) -> str:
-    """Emit the scatter; for a MAX or MIN of floats, which passes over NaN, another one of where NaN goes."""
-    places = _not_negative(m, indices)
-
-    def scatter(target: str, sources: str, reduction: str) -> str:
-        return m.node("ScatterElements", target, places, sources, axis=op.axis, reduction=reduction)
-
-    result = scatter(x.name, updates.name, _REDUCTION[op.kind])
-    if not x.dtype.is_float or op.kind in (ScatterReduceKind.SUM, ScatterReduceKind.PROD):
-        return result
-    before, new = (m.node("Cast", m.node("IsNaN", y.name), to=ONNX_DTYPE[DType.INT32]) for y in (x, updates))
-    undefined = m.node("Cast", scatter(before, new, "max"), to=ONNX_DTYPE[DType.BOOL])
-    return m.node("Where", undefined, m.constant(np.nan, x.dtype), result)
 
 
 def _as_int64(m: ModelWriter, indices: Tensor, name: str) -> str:

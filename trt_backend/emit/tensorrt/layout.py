@@ -29,7 +29,6 @@ from trt_backend.ir.ops.layout import (
     ResizeMode,
     ScatterElements,
     ScatterND,
-    ScatterReduce,
     Slice,
     Transpose,
 )
@@ -157,13 +156,6 @@ def _scatter_elements(
 def _scatter_nd(m: NetworkWriter, op: ScatterND, x: Tensor, indices: Tensor, updates: Tensor) -> Handle:
     layer = m.network.add_scatter(x.handle, indices.handle, updates.handle, m.trt.ScatterMode.ND)
     return m.add(layer, x.dtype)
-
-
-@RULES.rule(ScatterReduce, frozenset())
-def _scatter_reduce(
-    m: NetworkWriter, op: ScatterReduce, x: Tensor, indices: Tensor, updates: Tensor
-) -> Handle:
-    raise NotImplementedError("TensorRT's scatter does not reduce")
 
 
 def _refuse_resize(op: Resize, types: Types) -> str | None:

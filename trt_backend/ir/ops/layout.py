@@ -22,8 +22,6 @@ __all__ = [
     "ResizeMode",
     "ScatterElements",
     "ScatterND",
-    "ScatterReduce",
-    "ScatterReduceKind",
     "Slice",
     "Transpose",
 ]
@@ -239,32 +237,6 @@ class ScatterND(Op):
         same_dtype(x, updates)
         require(indices.dtype in _INDEX and indices.rank >= 1, f"{indices} does not index {x}")
         return (x,)
-
-
-class ScatterReduceKind(Enum):
-    """ONNX's reduction of ScatterElements."""
-
-    SUM = "sum"
-    PROD = "prod"
-    MAX = "max"
-    MIN = "min"
-
-
-@dataclass(frozen=True)
-class ScatterReduce(Op):
-    """A copy of x with `x[indices[i][j]][j]` combined with each such `updates[i][j]`, in their order, for axis 0.
-
-    ONNX's ScatterElements with a reduction; TensorRT has no such layer. Operands x, indices, updates of one rank. MAX and MIN
-    propagate NaN.
-    """
-
-    kind: ScatterReduceKind
-    axis: int
-
-    def infer(self, *inputs: TensorType) -> Types:
-        """Return the type of x."""
-        require(inputs[0].dtype is not DType.BOOL, "takes numbers, not bool")
-        return ScatterElements(self.axis).infer(*inputs)
 
 
 class ResizeMode(Enum):

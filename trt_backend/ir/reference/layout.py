@@ -31,8 +31,6 @@ from trt_backend.ir.ops.layout import (
     ResizeMode,
     ScatterElements,
     ScatterND,
-    ScatterReduce,
-    ScatterReduceKind,
     Slice,
     Transpose,
 )
@@ -98,22 +96,6 @@ def _scatter_elements(op: ScatterElements, x: Array, indices: Array, updates: Ar
 def _scatter_nd(op: ScatterND, x: Array, indices: Array, updates: Array) -> Array:
     result = x.copy()
     result[tuple(np.moveaxis(indices, -1, 0))] = updates
-    return result
-
-
-_COMBINE = {
-    ScatterReduceKind.SUM: np.add,
-    ScatterReduceKind.PROD: np.multiply,
-    ScatterReduceKind.MAX: np.maximum,
-    ScatterReduceKind.MIN: np.minimum,
-}
-
-
-def _scatter_reduce(op: ScatterReduce, x: Array, indices: Array, updates: Array) -> Array:
-    result = x.copy()
-    grid = np.indices(indices.shape)
-    places = tuple(indices if i == op.axis else own for i, own in enumerate(grid))
-    _COMBINE[op.kind].at(result, places, updates)
     return result
 
 
@@ -241,7 +223,6 @@ REFERENCE: dict[type[Op], Callable[..., Array]] = {
     GatherND: _gather_nd,
     ScatterElements: _scatter_elements,
     ScatterND: _scatter_nd,
-    ScatterReduce: _scatter_reduce,
     Resize: _resize,
     GridSample: _grid_sample,
     Range: _range,

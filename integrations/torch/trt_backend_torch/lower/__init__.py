@@ -15,7 +15,6 @@ from trt_backend_torch.lower import (
     pooling,
     reduction,
     resizing,
-    scatter,
     transformer,
     unary,
 )
@@ -24,6 +23,6 @@ from trt_backend_torch.lower.rules import RuleTable
 _ELEMENTWISE = (elementwise, unary, activation)
 _CONTRACTION = (contraction, transformer)
 _REDUCTION = (reduction, normalization, pooling)
-_LAYOUT = (layout, creation, indexing, resizing, scatter)
+_LAYOUT = (layout, creation, indexing, resizing)
 
 RULES = RuleTable([family.RULES for family in (*_ELEMENTWISE, *_CONTRACTION, *_REDUCTION, *_LAYOUT)])

@@ -6,7 +6,7 @@ Rules:
   ZERO     ONNX Runtime's Where makes 0 of a -0 in its first branch, but not in the second: where the sign counts, zeros are there.
   WHOLE    whole quotients and remainders of integers are lowered by a divisor that is known: by 0 torch raises, and the least
            integer divided by -1 overflows. The quotient of two floats is rounded before it can be rounded down, and a
-           remainder is off by more than itself where the quotient is large: but not by 1, 2, 4, and so on.
+           remainder is off by more than itself where the quotient is large: but not by 1, 2, 4, up to 1024.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _EQUAL, _GREATER, _LESS = ElementwiseKind.EQUAL, ElementwiseKind.GREATER, Elemen
 _AND, _OR, _XOR = ElementwiseKind.AND, ElementwiseKind.OR, ElementwiseKind.XOR
 
 _OF_BOOLS = {_SUM: _OR, _PROD: _AND, _MAX: _OR, _MIN: _AND}
+
+_LARGEST_DIVISOR = 2**10
 
 RoundingMode = Literal["floor", "trunc", None]
 
@@ -165,18 +167,20 @@ def _whole_quotient(division: ElementwiseKind, b: Lowering, x: Operand, other: O
 
 
 def _binary_quotient(b: Lowering, x: Operand, divisor: Operand) -> tuple[Value, Value]:
-    """Return x, and x divided by a power of two, at least 1, which is exact (WHOLE)."""
+    """Return x, and x divided by a power of two (WHOLE); exact but for x below 1e-35, whose quotient may underflow to 0."""
     if not (isinstance(x, Value) and isinstance(divisor, (int, float)) and _is_binary(divisor)):
         raise UnsupportedError(
             "a quotient of floats rounds, and its whole part may be off by one", ReasonKind.DTYPE
         )
+    if b.result.dtype not in (DType.FLOAT32, DType.FLOAT64):
+        raise UnsupportedError(f"a quotient of {b.result.dtype.value} may leave its range", ReasonKind.DTYPE)
     x = b.value(x, b.result.dtype)
     return x, b.elementwise(_PROD, x, 1 / divisor, x.dtype)
 
 
 def _is_binary(number: float) -> bool:
-    """Whether this is a power of two, at least 1."""
-    return number >= 1 and math.frexp(number)[0] == 0.5
+    """Whether this is a power of two, from 1 to 1024."""
+    return 1 <= number <= _LARGEST_DIVISOR and math.frexp(number)[0] == 0.5
 
 
 def _binary_rest(division: ElementwiseKind, b: Lowering, x: Operand, divisor: Operand) -> Value:

@@ -2,23 +2,21 @@
 
 Rules:
   WRAP    only `index` and `index_put` take negative indices; they are wrapped unless they cannot be negative.
-  REDUCE  where an index repeats, ONNX Runtime's scatters add up; no scatter of TensorRT does.
   BOUNDS  an index outside of its dimension raises in eager. ONNX Runtime then fails the call (negative ones too: they
           are made too large), which runs natively and raises; TensorRT reads an unspecified element.
 """
 
 from __future__ import annotations
 
-__all__ = ["RULES", "matching", "put_slices", "reducing"]
+__all__ = ["RULES"]
 
 from collections.abc import Iterable, Sequence
 
 import torch
 
-from trt_backend.errors import ReasonKind, UnsupportedError
+from trt_backend.errors import UnsupportedError
 from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.base import Op
 from trt_backend.ir.ops.elementwise import (
     Activation,
     ActivationKind,
@@ -39,8 +37,6 @@ from trt_backend.ir.ops.layout import (
     Reshape,
     ScatterElements,
     ScatterND,
-    ScatterReduce,
-    ScatterReduceKind,
     Slice,
     Transpose,
 )
@@ -202,17 +198,11 @@ def _never_negative(b: Lowering, value: Value) -> bool:
 @RULES.rule(_aten.scatter.src)
 def _scatter(b: Lowering, x: Value, dim: int, index: Value, src: Value) -> Value:
     """Elements of `src`, as many as there are indices, put along a dimension (BOUNDS)."""
-    index, src = matching(b, index, src)
-    return _scattered(b, x, dim, index, src)
-
-
-def matching(b: Lowering, index: Value, src: Value) -> tuple[Value, Value]:
-    """Return indices of rank 1 or more, and of `src` as many elements."""
     src, index = b.with_rank(src, 1), b.with_rank(index, 1)
-    rank = index.type.rank
-    if src.shape == index.shape:
-        return index, src
-    return index, b.add(Slice((0,) * rank, index.shape, (1,) * rank), src)
+    if src.shape != index.shape:
+        rank = index.type.rank
+        src = b.add(Slice((0,) * rank, index.shape, (1,) * rank), src)
+    return _scattered(b, x, dim, index, src)
 
 
 @RULES.rule(_aten.scatter.value)
@@ -232,15 +222,17 @@ def _scattered(b: Lowering, x: Value, dim: int, index: Value, updates: Value) ->
 def _index_copy(b: Lowering, x: Value, dim: int, index: Value, source: Value) -> Value:
     """Slices of `source` put along a dimension (BOUNDS)."""
     target = b.with_rank(x, 1)
-    return b.reshape(put_slices(b, target, b.axis(dim, target.type.rank), index, source), x.shape)
+    return b.reshape(_put_slices(b, target, b.axis(dim, target.type.rank), index, source), x.shape)
 
 
 @RULES.rule(_aten.index_put.default, _aten._unsafe_index_put.default)
 def _index_put(b: Lowering, x: Value, indices: Indices, values: Value, accumulate: bool) -> Value:
     """Advanced indexing as a target (WRAP, BOUNDS): by integers, or by one mask where it takes one value each."""
+    if accumulate:
+        raise UnsupportedError("it adds up where an index repeats, which no engine's scatter does")
     masked = _mask_of(indices)
     if masked is not None:
-        return _put_masked(b, x, indices, *masked, values, accumulate)
+        return _put_masked(b, x, indices, *masked, values)
     axes, parts = _integer_indices(b, x, indices)
     adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
     lead = axes[0] if adjacent else 0
@@ -248,66 +240,24 @@ def _index_put(b: Lowering, x: Value, indices: Indices, values: Value, accumulat
     rest = [size for axis, size in enumerate(x.shape) if axis not in axes]
     updates = b.expand(values, (*rest[:lead], *picked, *rest[lead:]))
     if len(axes) == 1:
-        return put_slices(
-            b, x, lead, parts[0], updates, reducing(ScatterReduceKind.SUM, x, lead) if accumulate else None
-        )
+        return _put_slices(b, x, lead, parts[0], updates)
     rank, order = len(picked), _leading(axes, x.type.rank)
     first = [*range(lead, lead + rank), *range(lead), *range(lead + rank, updates.type.rank)]
-    target, updates = b.transpose(x, order), b.transpose(updates, first)
-    if accumulate:
-        result = _added(b, target, [b.expand(part, picked) for part in parts], updates)
-    else:
-        result = b.add(ScatterND(), target, _stacked(b, parts, picked), updates)
+    target, joined = b.transpose(x, order), _stacked(b, parts, picked)
+    result = b.add(ScatterND(), target, joined, b.transpose(updates, first))
     return b.transpose(result, [order.index(i) for i in range(len(order))])
 
 
-def put_slices(
-    b: Lowering, x: Value, axis: int, index: Value, updates: Value, scatter: Op | None = None
-) -> Value:
-    """Return x with slices of one dimension replaced, or what else `scatter` does with them.
-
-    Args:
-        b: where to lower to.
-        x: of rank 1 or more.
-        axis: of x, in [0, rank).
-        index: of integers in [0, size).
-        updates: its elements in the index's order, in any shape.
-        scatter: takes x, indices and updates of one rank.
-    """
+def _put_slices(b: Lowering, x: Value, axis: int, index: Value, updates: Value) -> Value:
+    """Return x with slices of one dimension replaced; the updates have the index's elements there, in any shape."""
     count = volume(index.shape)
     shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
     row = b.reshape(index, (count if i == axis else 1 for i in range(x.type.rank)))
-    return b.add(scatter or ScatterElements(axis), x, b.expand(row, shape), b.reshape(updates, shape))
+    return b.add(ScatterElements(axis), x, b.expand(row, shape), b.reshape(updates, shape))
 
 
-def _added(b: Lowering, x: Value, parts: Sequence[Value], updates: Value) -> Value:
-    """Return x plus updates, which indices into its leading dimensions place: into the one that these make together."""
-    sizes, rest = x.shape[: len(parts)], x.shape[len(parts) :]
-    joined, dtype = parts[0], parts[0].dtype
-    for part, size in zip(parts[1:], sizes[1:], strict=True):
-        joined = b.elementwise(ElementwiseKind.PROD, joined, size, dtype)
-        joined = b.elementwise(ElementwiseKind.SUM, joined, part, dtype)
-    flat = b.reshape(x, (volume(sizes), *rest))
-    return b.reshape(
-        put_slices(b, flat, 0, joined, updates, reducing(ScatterReduceKind.SUM, flat, 0)), x.shape
-    )
-
-
-def reducing(kind: ScatterReduceKind, x: Value, axis: int) -> ScatterReduce:
-    """Return the scatter that combines elements of x with updates (REDUCE).
-
-    Raises:
-        UnsupportedError: x is of booleans.
-    """
-    if x.dtype is DType.BOOL:
-        raise UnsupportedError("a scatter that adds up booleans", ReasonKind.DTYPE)
-    return ScatterReduce(kind, axis)
-
-
-def _put_masked(
-    b: Lowering, x: Value, indices: Indices, axis: int, mask: Value, values: Value, accumulate: bool
-) -> Value:
-    """Return x with what a mask selects from `axis` on replaced by, or added to, values that are the same for each."""
+def _put_masked(b: Lowering, x: Value, indices: Indices, axis: int, mask: Value, values: Value) -> Value:
+    """Return x with what a mask selects from `axis` on replaced by values that are the same for each."""
     behind = x.type.rank - axis - mask.type.rank
     own = values.type.rank - behind - 1  # the position of the selected elements in the values
     if sum(index is not None for index in indices) > 1:
@@ -317,8 +267,6 @@ def _put_masked(
     if own >= 0:
         values = b.reshape(values, (*values.shape[:own], *(1,) * mask.type.rank, *values.shape[own + 1 :]))
     condition = b.reshape(mask, (*mask.shape, *(1,) * behind))
-    if accumulate:
-        values = b.elementwise(ElementwiseKind.SUM, x, values, x.dtype)
     return b.select(condition, values, x, x.dtype)
 
 
@@ -340,7 +288,7 @@ def _slice_scatter(
     first = start_of(start, x.shape[axis])
     if stride == 1:
         return _replaced(b, x, axis, first, src)
-    return put_slices(b, x, axis, b.add(Range(src.shape[axis], first, stride, DType.INT64)), src)
+    return _put_slices(b, x, axis, b.add(Range(src.shape[axis], first, stride, DType.INT64)), src)
 
 
 @RULES.rule(_aten.select_scatter.default)

@@ -7,24 +7,18 @@ __all__ = ["RULES"]
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import numpy as np
 import torch
 
 from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.elementwise import ElementwiseKind
-from trt_backend.ir.ops.layout import Gather
 from trt_backend.ir.ops.reduction import Pooling, PoolingKind, ReduceKind
 from trt_backend_torch.lower.context import Lowering
-from trt_backend_torch.lower.reduction import widened
 from trt_backend_torch.lower.rules import RuleTable
 
 RULES = RuleTable()
 
 _aten = torch.ops.aten
-
-_DIV = ElementwiseKind.DIV
 
 Ints: TypeAlias = int | Sequence[int]
 ValueOnly: TypeAlias = tuple[Value, None]
@@ -87,7 +81,7 @@ RULES.rules(
 
 
 def _adapted(b: Lowering, kind: PoolingKind, x: Value, spatial: int, output_size: Sequence[DimLike]) -> Value:
-    """Return a reduction where the output is one element, or windows that do not overlap, or those of several sizes."""
+    """Return a reduction where the output is one element, or windows that do not overlap."""
     rank = x.type.rank
     if all(size == 1 for size in output_size):
         reduce = ReduceKind.MAX if kind is PoolingKind.MAX else ReduceKind.AVG
@@ -95,34 +89,9 @@ def _adapted(b: Lowering, kind: PoolingKind, x: Value, spatial: int, output_size
     sizes = b.static("the size of what is pooled", *x.shape[rank - spatial :])
     outputs = b.static("the size to pool to", *output_size)
     if any(size % output for size, output in zip(sizes, outputs, strict=True)):
-        return _uneven(b, kind, x, sizes, outputs)
+        raise UnsupportedError(f"{list(sizes)} pooled to {list(outputs)} needs windows of several sizes")
     window = tuple(size // output for size, output in zip(sizes, outputs, strict=True))
     return _pooled(b, kind, x, spatial, window, window, (0,), ceil_mode=False)
-
-
-def _uneven(b: Lowering, kind: PoolingKind, x: Value, sizes: Sequence[int], outputs: Sequence[int]) -> Value:
-    """Return reductions over windows of several sizes, one dimension after the other.
-
-    Window i is from `floor(i * size / output)` to `ceil((i + 1) * size / output)`, as in torch. The indices of all windows are as
-    many as those of the largest; what is more repeats the last one for a maximum, and is 0 in a sum.
-    """
-    if not x.dtype.is_float:
-        raise UnsupportedError(f"no engine op pools {x.dtype.value}", ReasonKind.DTYPE)
-    dtype, y = x.dtype, widened(b, x)
-    for axis, (size, output) in enumerate(zip(sizes, outputs, strict=True), x.type.rank - len(sizes)):
-        windows = np.arange(output)
-        first, end = windows * size // output, -(-(windows + 1) * size // output)
-        place = first[:, None] + np.arange((end - first).max())
-        inside = place < end[:, None]
-        y = b.add(Gather(axis), y, b.constant(np.minimum(place, end[:, None] - 1)))
-        if kind is PoolingKind.MAX:
-            y = b.reduce(ReduceKind.MAX, y, (axis + 1,), keep_dims=False)
-            continue
-        tail = (1,) * (y.type.rank - axis - 2)
-        counted = b.select(b.constant(inside.reshape(*inside.shape, *tail)), y, 0, y.dtype)
-        total = b.reduce(ReduceKind.SUM, counted, (axis + 1,), keep_dims=False)
-        y = b.elementwise(_DIV, total, b.constant((end - first).reshape(-1, *tail)), y.dtype)
-    return b.cast(y, dtype)
 
 
 def _pooled(

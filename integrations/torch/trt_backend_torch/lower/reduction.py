@@ -266,49 +266,6 @@ def _sort(
     return _top(b, x, count, dim, TopKKind.MAX if descending else TopKKind.MIN)
 
 
-@RULES.rule(_aten.kthvalue.default)
-def _kthvalue(
-    b: Lowering, x: Value, k: DimLike, dim: int = -1, keepdim: bool = False
-) -> tuple[Value, Value | None]:
-    """The k-th least element along an axis, and, of floats, its index (ORDER)."""
-    (count,) = b.static("k", k)
-    return _ranked(b, x, count, dim, keepdim)
-
-
-def _ranked(b: Lowering, x: Value, count: int, dim: int, keepdim: bool) -> tuple[Value, Value | None]:
-    """Return the element that is the `count`-th in order, and its index, unless integers repeat (ORDER)."""
-    _check_order(x, stable=True)
-    values, indices = _top(b, x, count, dim, TopKKind.MIN)
-    axis = b.axis(dim, x.type.rank)
-    if x.type.rank:
-        values, indices = (b.slice(y, axis, count - 1, 1) for y in (values, indices))
-        shape = tuple(size for i, size in enumerate(values.shape) if keepdim or i != axis)
-        values, indices = b.reshape(values, shape), b.reshape(indices, shape)
-    return values, indices if x.dtype.is_float else None
-
-
-@RULES.rule(_aten.median.dim)
-def _median_along(b: Lowering, x: Value, dim: int, keepdim: bool) -> tuple[Value, Value | None]:
-    """The lower of the elements in the middle along an axis, and, of floats, its index; NaN where there is one."""
-    lifted, axis = b.with_rank(x, 1), b.axis(dim, x.type.rank)
-    (size,) = b.static("the length of what has a median", lifted.shape[axis])
-    value, index = _ranked(b, lifted, (size + 1) // 2, axis, keepdim=True)
-    if x.dtype.is_float:
-        undefined = b.reduce(
-            ReduceKind.MAX, b.cast(b.unary(UnaryKind.ISNAN, lifted), DType.INT32), (axis,), keep_dims=True
-        )
-        value = b.select(b.cast(undefined, DType.BOOL), math.nan, value, x.dtype)
-        index = _index(b, lifted, value, axis)
-    shape = b.result.shape
-    return b.reshape(value, shape), None if index is None else b.reshape(index, shape)
-
-
-@RULES.rule(_aten.median.default)
-def _median(b: Lowering, x: Value) -> Value:
-    """The lower of the elements in the middle of all; NaN where there is one."""
-    return _median_along(b, b.reshape(x, (volume(x.shape),)), 0, keepdim=False)[0]
-
-
 def _top(b: Lowering, x: Value, count: int, dim: int, kind: TopKKind) -> tuple[Value, Value]:
     """Return extremes and indices (ORDER)."""
     axis, lifted = b.axis(dim, x.type.rank), b.with_rank(x, 1)

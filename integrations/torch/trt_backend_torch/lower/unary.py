@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.elementwise import ActivationKind, ElementwiseKind, UnaryKind
 from trt_backend.ir.types import DType
@@ -129,9 +130,11 @@ RULES.rules(
 
 @RULES.rule(_aten.round.decimals)
 def _round_decimals(b: Lowering, x: Value, decimals: int) -> Value:
-    """Round to a power of ten, by multiplying and dividing."""
+    """Round to a power of ten, by multiplying and dividing; what is narrower than float32 would overflow."""
     if not x.dtype.is_float or not decimals:
         return _rounding(UnaryKind.ROUND, b, x)
+    if x.dtype in (DType.FLOAT16, DType.BFLOAT16):
+        raise UnsupportedError(f"{x.dtype.value} rounded to decimals", ReasonKind.DTYPE)
     there, back = (_PROD, _DIV) if decimals > 0 else (_DIV, _PROD)
     power = 10.0 ** abs(decimals)
     whole = b.unary(UnaryKind.ROUND, b.elementwise(there, x, power, x.dtype))
