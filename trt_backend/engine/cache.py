@@ -218,7 +218,8 @@ class EngineCache:
         total = sum(size for _, size, _ in engines)
         for _, size, path in engines:
             if total > self.max_bytes and path != keep and self._delete_unlocked(path):
-                path.with_suffix(".checked").unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.with_suffix(".checked").unlink(missing_ok=True)
                 log.debug("evicted %s (%d bytes)", path, size)
                 total -= size
 
