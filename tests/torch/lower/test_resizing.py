@@ -12,7 +12,7 @@ from harness import Case, Function, check, each, lower, operations, randn, refus
 from torch import Tensor
 
 from trt_backend.errors import ReasonKind
-from trt_backend.ir.ops.layout import Gather, GridSample, Resize
+from trt_backend.ir.ops.layout import GridSample, Resize
 from trt_backend.ir.reference import evaluate
 from trt_backend_torch.interpolation import INTERPOLATION
 
@@ -40,14 +40,9 @@ CASES: dict[str, Case] = {
     "linear by another scale": to(LINE, "linear", scale=[1.9]),
     "trilinear": to(VOLUME, "trilinear", [5, 4, 3]),
     "trilinear by another scale": to(VOLUME, "trilinear", scale=[1.9, 0.5, 2.0]),
-    "nearest": to(IMAGES, "nearest", [13, 4]),
     "nearest, three times": to(IMAGES, "nearest", scale=[3.0, 2.0]),
-    "nearest of bytes": to(IMAGES.mul(9).abs().to(torch.uint8), "nearest", [12, 7]),
-    "nearest of a line": to(LINE, "nearest", [17]),
-    "nearest of a volume": to(VOLUME, "nearest", scale=[2.0, 2.0, 2.0]),
-    "nearest exact": to(IMAGES, "nearest-exact", [13, 4]),
+    "nearest of a line": to(LINE, "nearest", [21]),
     "nearest exact, twice": to(IMAGES, "nearest-exact", scale=[2.0, 2.0]),
-    "nearest, 41 times": to(LINE, "nearest", [7 * 41]),  # 41 * float32(1 / 41) < 1
 }
 DYNAMIC = [
     "bilinear down",
@@ -57,7 +52,6 @@ DYNAMIC = [
     "bilinear, one and a half",
     "linear",
     "trilinear",
-    "nearest",
     "nearest, three times",
     "nearest exact, twice",
 ]
@@ -70,6 +64,23 @@ REFUSED: dict[str, tuple[Case, ReasonKind, str]] = {
     ),
     "a scale that keeps a size": (to(IMAGES, "bilinear", scale=[1.1, 2.0]), ReasonKind.UNSUPPORTED, "keep"),
     "nearest by another scale": (to(IMAGES, "nearest", scale=[1.7, 2.0]), ReasonKind.UNSUPPORTED, "scale"),
+    "nearest": (to(IMAGES, "nearest", [13, 4]), ReasonKind.UNSUPPORTED, "no whole factor"),
+    "nearest exact": (to(IMAGES, "nearest-exact", [13, 4]), ReasonKind.UNSUPPORTED, "no whole factor"),
+    "nearest, 41 times": (  # 41 * float32(1 / 41) < 1
+        to(LINE, "nearest", [7 * 41]),
+        ReasonKind.UNSUPPORTED,
+        "no whole factor",
+    ),
+    "nearest of bytes": (
+        to(IMAGES.to(torch.uint8), "nearest", [12, 10]),
+        ReasonKind.DTYPE,
+        "no engine op resizes u8",
+    ),
+    "nearest of a volume": (
+        to(VOLUME, "nearest", scale=[2.0, 2.0, 2.0]),
+        ReasonKind.UNSUPPORTED,
+        "12 times as long",
+    ),
     "bicubic": (to(IMAGES, "bicubic", [12, 10]), ReasonKind.UNSUPPORTED, "cubic"),
     "a grid": (
         (lambda x: F.grid_sample(x, x[:, :, :, :2], align_corners=False), (IMAGES,)),
@@ -80,7 +91,8 @@ REFUSED: dict[str, tuple[Case, ReasonKind, str]] = {
 REFUSED_DYNAMIC: dict[str, tuple[Case, str]] = {
     "computed in floats": (to(IMAGES, "bilinear", scale=[1.7, 2.0]), "computed in floats"),
     "may keep a size": (to(IMAGES, "bilinear", scale=[1.25, 2.0]), "may keep the size"),
-    "nearest exact": (to(IMAGES, "nearest-exact", [13, 4]), "dynamic"),
+    "nearest exact": (to(IMAGES, "nearest-exact", [13, 4]), "no whole factor"),
+    "nearest": (to(IMAGES, "nearest", [13, 4]), "8 times as long"),
 }
 
 
@@ -106,8 +118,6 @@ def test_refused_with_symbolic_sizes(case: Case, detail: str) -> None:
     [
         ("bilinear by another scale", [Resize]),
         ("nearest, three times", [Resize]),
-        ("nearest", [Gather, Gather]),
-        ("nearest, 41 times", [Gather]),
     ],
 )
 def test_is_few_ops(name: str, ops: list[type]) -> None:
@@ -133,6 +143,11 @@ def _agrees(function: Function, *inputs: Tensor) -> None:
 )
 def test_cubic_interpolation(case: Case) -> None:
     _agrees(case[0], *case[1])
+
+
+def test_nearest_elements_of_volumes() -> None:
+    function, inputs = to(VOLUME, "nearest", scale=[2.0, 2.0, 2.0])
+    _agrees(function, *inputs)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -30,7 +30,6 @@ from trt_backend.ir.ops.layout import (
     Slice,
     Transpose,
 )
-from trt_backend.ir.reference.layout import nearest_indices
 from trt_backend.ir.types import DType, Shape, is_static
 
 _BFLOAT16 = frozenset({DType.BFLOAT16})
@@ -158,9 +157,14 @@ def _as_int64(m: ModelWriter, indices: Tensor, name: str) -> str:
 
 def _refuse_resize(op: Resize, types: Types) -> str | None:
     """Refuse the slow, a scale that gives another size in ONNX Runtime, and nearest elements that may be other ones."""
+    x = types[0]
     if op.mode is ResizeMode.CUBIC:
         return "its kernel for cubic interpolation takes 18 times as long as PyTorch's"
-    for dim, size, scale in zip(types[0].shape[2:], op.size, op.scales, strict=False):
+    if op.mode is ResizeMode.NEAREST and x.rank > 4:
+        return "its kernel for the nearest elements of volumes takes 12 times as long as PyTorch's"
+    if op.mode is ResizeMode.NEAREST and not all(map(_is_multiple, op.size, x.shape[2:])):
+        return "may round to other elements than the nearest, and gathers take 8 times as long as PyTorch's kernel"
+    for dim, size, scale in zip(x.shape[2:], op.size, op.scales, strict=False):
         if op.mode is ResizeMode.NEAREST or _scaled(dim, scale) != size:
             return f"does not scale {dim} by {scale} to {size}"
     return None
@@ -176,12 +180,6 @@ def _scaled(dim: DimLike, scale: float) -> DimLike | None:
 
 @RULES.rule(Resize, SINGLE, _refuse_resize)
 def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
-    """Emit Resize, but gather the nearest elements where its arithmetic may round to another one than the frameworks'."""
-    if op.mode is ResizeMode.NEAREST and not all(map(_is_multiple, op.size, x.shape[2:])):
-        result = x.name
-        for axis, size in enumerate(op.size, start=2):
-            result = m.node("Gather", result, _nearest(m, op.coordinates, x.shape[axis], size), axis=axis)
-        return result
     flat = (
         op.mode is ResizeMode.LINEAR and x.type.rank == 3
     )  # whose kernel takes twice as long as that for images
@@ -204,31 +202,6 @@ def _is_multiple(size: DimLike, dim: DimLike) -> bool:
     return (isinstance(dim, Dim) and isinstance(size // dim, int)) or (
         isinstance(dim, int) and size % dim == 0
     )
-
-
-def _nearest(m: ModelWriter, coordinates: ResizeCoordinates, before: DimLike, after: DimLike) -> str:
-    """Return the indices of the nearest elements, computed in the model where a size is symbolic."""
-    if isinstance(before, int) and isinstance(after, int):
-        return m.constant(nearest_indices(coordinates, before, after), DType.INT64)
-    one, half = m.constant(1.0, DType.FLOAT32), m.constant(0.5, DType.FLOAT32)
-    count = m.node(
-        "Range", m.constant(0, DType.INT64), m.node("Squeeze", m.dim(after)), m.constant(1, DType.INT64)
-    )
-    index, old, new = (_as_float(m, name) for name in (count, m.dim(before), m.dim(after)))
-    if coordinates is ResizeCoordinates.ALIGN_CORNERS:
-        last = m.node("Max", m.node("Sub", new, one), one)
-        position = m.node("Add", m.node("Mul", index, m.node("Div", m.node("Sub", old, one), last)), half)
-    elif coordinates is ResizeCoordinates.ASYMMETRIC:
-        position = m.node("Mul", index, m.node("Div", old, new))
-    else:  # the half that is taken away and the one that rounds cancel out, but for rounding
-        moved = m.node("Mul", m.node("Add", index, half), m.node("Div", old, new))
-        position = m.node("Add", m.node("Sub", moved, half), half)
-    nearest = m.node("Cast", m.node("Floor", position), to=ONNX_DTYPE[DType.INT64])
-    return m.node("Min", nearest, m.dim(before - 1))
-
-
-def _as_float(m: ModelWriter, x: str) -> str:
-    return m.node("Cast", x, to=ONNX_DTYPE[DType.FLOAT32])
 
 
 def _refuse_grid_sample(op: GridSample, types: Types) -> str | None:
