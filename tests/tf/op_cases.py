@@ -295,7 +295,7 @@ CASES: dict[str, list[Case]] = {
             IMAGE,
             dynamic=True,
         ),
-        case(IMAGE, [9, 5], half_pixel_centers=True, dtypes=("float32", "float16", "uint8")),
+        case(IMAGE, [18, 8], half_pixel_centers=True, dtypes=("float32", "float16", "uint8")),
         case(IMAGE, [12, 16]),
     ],
     # Indexing and creation

@@ -167,7 +167,7 @@ class Resize(harness.TrtTestCase):
         return [
             linear(images=x, size=[12, 12], half_pixel_centers=True, name="linear"),
             linear(images=x, size=[12, 12], align_corners=True, name="corners"),
-            nearest(images=x, size=[12, 12], half_pixel_centers=True, name="nearest"),
+            nearest(images=x[:, :, :6], size=[12, 12], half_pixel_centers=True, name="nearest"),
             nearest(images=x[:, :4, :4], size=[12, 12], name="points"),
         ]
 

@@ -81,7 +81,9 @@ def _nearest(b: Lowering, x: Value, sizes: Sequence[DimLike], *, exact: bool, sc
         raise UnsupportedError(f"no engine op resizes {x.dtype.value}", ReasonKind.DTYPE)
     moves = not exact and any(isinstance(dim, Dim) for dim in (*x.shape[2:], *sizes))
     if not moves and not all(map(_repeats, x.shape[2:], sizes)):
-        raise UnsupportedError("the nearest elements by no whole factor: gathers take 8 times as long as PyTorch's kernel")
+        raise UnsupportedError(
+            "the nearest elements by no whole factor: gathers take 8 times as long as PyTorch's kernel"
+        )
     return b.add(Resize(ResizeMode.NEAREST, ResizeCoordinates.ASYMMETRIC, tuple(sizes)), x)
 
 
