@@ -41,7 +41,6 @@ class FakeProvider:
     name = "fake"
     device = "cpu"
     runs_on = "cpu"
-    skips: frozenset[str] = frozenset()
 
     def support(self, op: Any, inputs: Any) -> None:
         return None

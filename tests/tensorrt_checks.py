@@ -16,11 +16,17 @@ from trt_backend.engine.base import CallShapes, Host, call_shapes
 from trt_backend.engine.onnxruntime import provider as onnxruntime_provider
 from trt_backend.engine.profile import Profile
 from trt_backend.engine.tensorrt import TensorRTProvider, provider
+from trt_backend.ir.builder import Builder
 from trt_backend.ir.graph import Graph, Value
+from trt_backend.ir.ops.elementwise import Elementwise, ElementwiseKind, Select
 from trt_backend.ir.reference import evaluate
+from trt_backend.ir.types import DType, TensorType
 from trt_backend.options import CompileOptions
 
 QUICK = CompileOptions(optimization_level=0)
+READ_INFINITY = tuple(
+    ElementwiseKind[name] for name in ("EQUAL", "GREATER", "LESS", "MAX", "MIN", "SUM", "SUB", "PROD", "DIV")
+)
 
 
 def installed() -> str | None:
@@ -100,7 +106,6 @@ class AheadOfTime:
     device = "cpu"
     runs_on = "cpu"
     cached = False
-    skips: frozenset[str] = frozenset()
     read = staticmethod(onnxruntime_provider().read)
 
     def __init__(self) -> None:
@@ -119,3 +124,17 @@ class AheadOfTime:
 
     def load(self, blob: bytes, graph: Graph, options: Any) -> ReferenceEngine:
         return ReferenceEngine(self.built[-1][0])
+
+
+def infinities(constant: float, dtype: DType) -> Graph:
+    """Return a graph of one input [n] and an infinite constant, as ops read it."""
+    b = Builder("infinities")
+    x, infinity = b.input("x", TensorType(dtype, (7,))), b.constant([constant], dtype)
+    positive = b.add(Elementwise(ElementwiseKind.GREATER), x, b.constant([0], dtype))
+    outputs = [
+        *(b.add(Elementwise(kind), x, infinity) for kind in READ_INFINITY),
+        *(b.add(Elementwise(kind), infinity, x) for kind in READ_INFINITY),
+        b.add(Select(), positive, x, infinity),
+        b.add(Select(), positive, infinity, x),
+    ]
+    return b.build(outputs)

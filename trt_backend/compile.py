@@ -190,7 +190,6 @@ def _legal(graph: Graph, provider: EngineProvider, options: CompileOptions, dump
         graph,
         support=provider.support,
         precision=low_precision(options, provider),
-        skips=provider.skips,
         dump=lambda name, changed: dump(f"{name}.ir", changed),
     )
     for timing in timings:

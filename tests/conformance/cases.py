@@ -35,16 +35,15 @@ from trt_backend.ir.ops.layout import (
     GatherElements,
     GatherND,
     GridSample,
-    GridSampleMode,
     GridSamplePadding,
     Identity,
+    InterpolationMode,
     Pad,
     PadMode,
     Range,
     Reshape,
     Resize,
     ResizeCoordinates,
-    ResizeMode,
     ScatterElements,
     ScatterND,
     Slice,
@@ -305,11 +304,11 @@ def contraction_cases() -> Iterator[Case]:
     yield case(Deconvolution((2, 2), (1, 1), (0, 1), (1, 1)), x(T, 2, S, 4), x(2, 3, 3, 3), x(3), factor=4)
     for a, b in ((False, False), (True, False), (False, True), (True, True)):
         op = MatrixMultiply(a, b)
-        left, right = (5, 3)[:: -1 if a else 1], (4, 5)[:: 1 if b else -1]
         left, right = ((5, 3) if a else (3, 5)), ((4, 5) if b else (5, 4))
         yield case(op, x(*left), x(*right), factor=4)
         yield case(op, x(2, *left), x(1, *right), factor=4)
         yield case(op, x(2, 1, *left), x(1, 3, *right), factor=4)
+        yield case(op, x(2, 3, *((5, 1) if a else (1, 5))), x(2, 3, *right), factor=4)
     yield case(MatrixMultiply(False, True), x(S, 5), x(4, 5), factor=4)
     yield case(MatrixMultiply(), x(T, S, 5), x(1, 5, S), factor=4)
     yield from attention_cases()
@@ -452,25 +451,27 @@ def layout_cases() -> Iterator[Case]:
         yield case(Range(E, 0, 1, dtype))
     yield case(Gather(0), x(T, S), index(S, below=4))
     yield case(GatherElements(0), x(T, S), index(2, S, below=4))
-    for mode in ResizeMode:
+    for mode in InterpolationMode:
         for coordinates in ResizeCoordinates:
             yield case(Resize(mode, coordinates, (7, 3)), x(2, 3, 4, 5), factor=4)
             yield case(Resize(mode, coordinates, (1, 1)), x(2, 3, 4, 5), factor=4)
             yield case(Resize(mode, coordinates, (2 * S, S + T)), x(T, 3, S, T), factor=4)
-            if mode is ResizeMode.CUBIC:
+            if mode is InterpolationMode.CUBIC:
                 continue
             yield case(Resize(mode, coordinates, (7,)), x(2, 3, 4), factor=4)
             yield case(Resize(mode, coordinates, (7, 3, 5)), x(1, 2, 4, 5, 2), factor=4)
-    for mode in (ResizeMode.LINEAR, ResizeMode.CUBIC):
+    for mode in (InterpolationMode.LINEAR, InterpolationMode.CUBIC):
         for coordinates in (ResizeCoordinates.ASYMMETRIC, ResizeCoordinates.HALF_PIXEL):
             yield case(Resize(mode, coordinates, (8, 2), (1.7, 0.5)), x(2, 3, 5, 5), factor=4)
             yield case(Resize(mode, coordinates, (5, 8), (1.1, 1.7)), x(2, 3, 5, 5), factor=4)
             yield case(Resize(mode, coordinates, (S // 2, 3 * T // 2), (0.5, 1.5)), x(2, 3, S, T), factor=4)
-    yield case(Resize(ResizeMode.LINEAR, ResizeCoordinates.HALF_PIXEL, (9,), (1.9,)), x(2, 3, 5), factor=4)
+    yield case(
+        Resize(InterpolationMode.LINEAR, ResizeCoordinates.HALF_PIXEL, (9,), (1.9,)), x(2, 3, 5), factor=4
+    )
     yield from _grid_sample_cases()
-    yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ASYMMETRIC, (16,)), x(1, 1, 14))
-    yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.HALF_PIXEL, (37,)), x(1, 1, 6))
-    yield case(Resize(ResizeMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (31,)), x(1, 1, 36))
+    yield case(Resize(InterpolationMode.NEAREST, ResizeCoordinates.ASYMMETRIC, (16,)), x(1, 1, 14))
+    yield case(Resize(InterpolationMode.NEAREST, ResizeCoordinates.HALF_PIXEL, (37,)), x(1, 1, 6))
+    yield case(Resize(InterpolationMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (31,)), x(1, 1, 36))
     yield case(Extent(S * T + 3))  # type: ignore[arg-type]
 
 
@@ -481,7 +482,7 @@ def _grid_sample_cases() -> Iterator[Case]:
     def on_edges(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Any:
         return np.rint(eighths(rng, shape, dtype)) / 8
 
-    for mode in GridSampleMode:
+    for mode in InterpolationMode:
         for padding in GridSamplePadding:
             for align_corners in (False, True):
                 op = GridSample(mode, padding, align_corners)

@@ -5,10 +5,12 @@ On a machine with a GPU and a full TensorRT, `tests/gpu/test_conformance.py` run
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from conformance.cases import CASES, Case
-from tensorrt_checks import build, load
+from tensorrt_checks import build, infinities, load
 from trt_backend.emit.rules import op_label
 from trt_backend.ir.types import DType
 
@@ -25,6 +27,7 @@ REFUSED_THOUGH_IT_BUILDS: dict[str, str] = {
     "TopK max": OLDER_DO_NOT,
     "TopK min": OLDER_DO_NOT,
     "Pooling average": "windows of padding alone; or 8.6 counts what lies beyond the padding",
+    "GridSample": "nearest elements, reflected: 8.6 turns ties another way",
     "Resize": "by a scale that is not the ratio of the sizes: not tried on a GPU",
     "Deconvolution": "negative padding: not documented, and not tried on a GPU",
 }
@@ -59,3 +62,13 @@ def test_refused(case: Case, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> N
     except Exception:
         return
     assert op_label(case.op) in REFUSED_THOUGH_IT_BUILDS
+
+
+@pytest.mark.parametrize("constant", [float("inf"), -float("inf")])
+def test_infinities_may_be_made_by_layers(constant: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for 8.6 (`Stack.writes_infinity`)."""
+    graph, stack = infinities(constant, DType.FLOAT32), load("tensorrt_rtx")
+    written, _ = build(stack, graph, {})
+    monkeypatch.setattr(stack, "_stack", dataclasses.replace(stack._stack, writes_infinity=False))
+    made, _ = build(stack, graph, {})
+    assert made != written

@@ -15,7 +15,7 @@ import pytest
 from trt_backend.emit.tensorrt import elementwise, layout, network, stacks
 from trt_backend.emit.tensorrt.stacks import Stack, stack_of
 from trt_backend.ir.ops.elementwise import ActivationKind, ElementwiseKind, UnaryKind
-from trt_backend.ir.ops.layout import ResizeCoordinates, ResizeMode
+from trt_backend.ir.ops.layout import InterpolationMode, ResizeCoordinates
 from trt_backend.ir.ops.reduction import PoolingKind, ReduceKind, TopKKind
 from trt_backend.ir.types import DType
 
@@ -120,7 +120,7 @@ def test_names_that_are_data_exist(surface: str) -> None:
     assert {kind.name for kind in ReduceKind} <= set(names["ReduceOperation"])
     assert {kind.name for kind in PoolingKind} <= set(names["PoolingType"])
     assert {kind.name for kind in TopKKind} <= set(names["TopKOperation"])
-    assert {mode.name for mode in ResizeMode} <= set(names["InterpolationMode"])
+    assert {mode.name for mode in InterpolationMode} <= set(names["InterpolationMode"])
     assert {c.name for c in ResizeCoordinates} <= set(names["ResizeCoordinateTransformation"])
     assert {*layout._PAD_MODES.values(), "STRICT_BOUNDS"} <= set(names["SampleMode"])
     assert {"DEFAULT", "ELEMENT", "ND"} <= set(names["GatherMode"])

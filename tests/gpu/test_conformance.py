@@ -7,7 +7,7 @@ import pytest
 
 from array_checks import assert_same
 from conformance.cases import CASES, Case
-from tensorrt_checks import installed, load, run_graph
+from tensorrt_checks import infinities, installed, load, run_graph
 from trt_backend.ir.reference import evaluate
 from trt_backend.ir.types import DType
 
@@ -37,3 +37,15 @@ def test_the_answer_is_the_references(case: Case, dtype: DType) -> None:
     for left, right in zip(got, wanted, strict=True):  # TensorRT promises nothing for NaN: see README
         np.copyto(left, right, where=right != right)
     assert_same(got, wanted, 4 * case.factor)
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT16])
+@pytest.mark.parametrize("constant", [np.inf, -np.inf])
+def test_infinite_constants(constant: float, dtype: DType) -> None:
+    graph = infinities(constant, dtype)
+    largest = np.finfo(dtype.numpy).max
+    arrays = [np.array([-np.inf, -largest, -1, 0, 1, largest, np.inf], dtype.numpy)]
+    got, wanted = run_graph(STACK, graph, arrays, {}), evaluate(graph, arrays)
+    for left, right in zip(got, wanted, strict=True):
+        np.copyto(left, right, where=right != right)
+    assert_same(got, wanted, 1)

@@ -21,7 +21,15 @@ from trt_backend.ir.ops.elementwise import (
     Unary,
     UnaryKind,
 )
-from trt_backend.ir.ops.layout import Extent, Range, Reshape, Resize, ResizeCoordinates, ResizeMode, Slice
+from trt_backend.ir.ops.layout import (
+    Extent,
+    InterpolationMode,
+    Range,
+    Reshape,
+    Resize,
+    ResizeCoordinates,
+    Slice,
+)
 from trt_backend.ir.ops.reduction import CumulativeSum, Pooling, PoolingKind, TopK, TopKKind
 from trt_backend.ir.reference import REFERENCE, evaluate, evaluate_op
 from trt_backend.ir.types import DType, TensorType
@@ -144,9 +152,9 @@ def test_nearest_resize_rounds_as_said() -> None:
         (ResizeCoordinates.HALF_PIXEL, [0, 0, 1, 1, 2, 2]),
         (ResizeCoordinates.ALIGN_CORNERS, [0, 0, 1, 1, 2, 2]),
     ):
-        (got,) = evaluate_op(Resize(ResizeMode.NEAREST, coordinates, (6,)), [x])
+        (got,) = evaluate_op(Resize(InterpolationMode.NEAREST, coordinates, (6,)), [x])
         assert got.reshape(-1).tolist() == wanted
-    (got,) = evaluate_op(Resize(ResizeMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (5,)), [x])
+    (got,) = evaluate_op(Resize(InterpolationMode.NEAREST, ResizeCoordinates.ALIGN_CORNERS, (5,)), [x])
     assert got.reshape(-1).tolist() == [0, 1, 1, 2, 2]
 
 

@@ -12,7 +12,7 @@ from ir_cases import accepts, assert_equal
 from trt_backend.errors import InvalidGraphError, Reason, ReasonKind, UnsupportedError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.ops.base import Op
-from trt_backend.ir.ops.contraction import Attention, Convolution
+from trt_backend.ir.ops.contraction import Attention, Convolution, Deconvolution, MatrixMultiply
 from trt_backend.ir.ops.elementwise import (
     Activation,
     ActivationKind,
@@ -105,12 +105,13 @@ def _has_no_expansion(case: Case, dtype: DType) -> bool:
         return case.operands[1].shape[-1] != 1
     if isinstance(op, CumulativeSum):
         return not isinstance(case.operands[0].shape[op.axis], int)
-    return isinstance(op, Convolution | Pooling) or type(op).__name__ == "Deconvolution"
+    return isinstance(op, Convolution | Deconvolution | MatrixMultiply | Pooling)
 
 
 GOLDENS: dict[str, tuple[Op, list[tuple[int, ...]]]] = {
     "attention": (Attention(0.5), [(1, 2, 3, 4)] * 3),
     "attention_causal_masked": (Attention(0.5, causal=True), [(1, 2, 3, 4)] * 3 + [(1, 1, 3, 3)]),
+    "matrix_multiply_of_rows": (MatrixMultiply(), [(2, 1, 3), (2, 3, 4)]),
     "batch_norm": (BatchNorm(1e-5), [(2, 3, 4, 4), (3,), (3,), (3,), (3,)]),
     "normalization": (Normalization(1, 1e-5), [(2, 3), (3,), (3,)]),
     "convolution_1d": (Convolution((2,), (1,), (0,), (1,)), [(1, 2, 9), (4, 2, 3), (4,)]),

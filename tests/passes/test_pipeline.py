@@ -14,9 +14,9 @@ from trt_backend.errors import InvalidGraphError
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.fingerprint import fingerprint
 from trt_backend.ir.graph import Graph, Value
-from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
+from trt_backend.ir.ops.contraction import Attention
 from trt_backend.ir.ops.elementwise import Activation, BatchNorm, Elementwise, ElementwiseKind
-from trt_backend.ir.ops.layout import Identity, Pad, Slice, Transpose
+from trt_backend.ir.ops.layout import Identity, Pad, Transpose
 from trt_backend.ir.ops.reduction import CumulativeSum, Normalization
 from trt_backend.ir.reference import evaluate
 from trt_backend.ir.text import parse_graph
@@ -140,21 +140,6 @@ def test_any_fuel_gives_the_answer(graph: Graph) -> None:
         after, spent = run_passes(graph, support=accepts(), fuel=fuel)
         assert sum(timing.rewrites for timing in spent) <= fuel
         assert_equal(evaluate(after, arrays, SYMBOLS), wanted, 1e-5)
-
-
-def test_a_pass_may_be_left_out() -> None:
-    graph = parse_graph(
-        """graph main(%x: f32[4, 8], %w: f32[8, 8]) {
-  %y = MatrixMultiply(%x, %w) {transpose_a=False, transpose_b=False} : f32[4, 8]
-  %z = Slice(%y) {start=[0, 0], size=[1, 8], stride=[1, 1]} : f32[1, 8]
-  return %z
-}
-"""
-    )
-    moved, _ = run_passes(graph, support=accepts())
-    kept, timings = run_passes(graph, support=accepts(), skips={"sink_slices"})
-    assert [type(g.nodes[0].op) for g in (moved, kept)] == [Slice, MatrixMultiply]
-    assert "sink_slices" not in {timing.name for timing in timings}
 
 
 def test_without_fuel_only_dead_code_goes() -> None:

@@ -59,10 +59,15 @@ def test_an_engine_that_is_wrong_is_given_up(
 def test_an_engine_that_makes_nan_is_given_up(
     replace_in_builds: Callable[[str, str], None], report: ReportChecks
 ) -> None:
+    """No relu: those of TensorRT make 0 of NaN."""
+
+    def fn(x: Tensor, y: Tensor) -> Tensor:
+        return (x + y) * 2
+
     replace_in_builds("kind=sum", "kind=div")
     x = torch.zeros(4, 5)
     with torch.no_grad():
-        assert_close(compile_trt(summed, options=EVERYTHING)(x, x), summed(x, x))
+        assert_close(compile_trt(fn, options=EVERYTHING)(x, x), fn(x, x))
     assert report.kinds() == {"wrong answer"}
 
 
@@ -116,7 +121,7 @@ CORRECT: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] 
         lambda: (torch.full((6, 5), 0.1),),
     ),
     "a pole": (
-        lambda a, b: 1 / (a @ b - (a.double() @ b.double()).float()),
+        lambda a, b: 1 / (a @ b - (a[:, ::2] @ b[::2] + a[:, 1::2] @ b[1::2])),
         lambda: tuple(torch.randn(2, 8, 8)),
     ),
     "phases": (lambda x, w: torch.sin((x @ w) * 1e6), lambda: tuple(torch.randn(2, 16, 16))),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_checks import (
     ReportChecks,
@@ -18,6 +18,7 @@ from torch_checks import (
     clone,
     compile_trt,
     device,
+    keeps_whole,
     needs_trt,
 )
 
@@ -76,18 +77,42 @@ def test_runs_whole(name: str, report: ReportChecks, tmp_path: Path) -> None:
     assert lowered.read_text().count("= Attention(") == 1
 
 
+def from_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
+
+
+class Projected(nn.Module):
+    """Attention of a first sequence's projection to two of a second."""
+
+    def __init__(self, attention: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.attention = attention
+        self.q, self.k, self.v, self.y = (nn.Linear(HEADS * SIZE, HEADS * SIZE) for _ in range(4))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = (
+            y.reshape(*y.shape[:2], HEADS, SIZE).transpose(1, 2)
+            for y in (self.q(x), self.k(context), self.v(context))
+        )
+        return self.y(self.attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("attention", [F.scaled_dot_product_attention, from_products])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 17), (2, 17), (17, 1), (1, 1)])
+def test_one_query_or_key_of_each_of_a_batch(
+    attention: Callable[..., Tensor], queries: int, keys: int, report: ReportChecks
+) -> None:
+    """TensorRT 8.6 fuses attention, and that of one query wrongly."""
+    model = randomise(Projected(attention))
+    inputs = [randn(3, length, HEADS * SIZE, seed=length) for length in (queries, keys)]
+    with torch.no_grad():
+        assert_runs_as_eager(model, lambda: clone(inputs))
+    report.engines_ran(calls=3, share=1.0, exactly=True)
+
+
 def keeps(function: Callable[..., Any], *inputs: Tensor) -> bool:
     """Whether `keep_attention` puts the op into dynamo's graph."""
-    kept: list[bool] = []
-
-    def backend(gm: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        keep_attention(gm)
-        kept.append(bool(gm.graph.find_nodes(op="call_function", target=ATTENTION)))
-        return gm.forward
-
-    torch.compile(function, backend=backend)(*inputs)
-    (answer,) = kept
-    return answer
+    return keeps_whole(keep_attention, ATTENTION, function, *inputs)
 
 
 def in_autocast(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

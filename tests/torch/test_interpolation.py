@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor
 from torch_checks import (
     ReportChecks,
     assert_close,
     assert_runs_as_eager,
     clone,
     compile_trt,
-    device,
+    keeps_whole,
     needs_trt,
 )
 
@@ -151,16 +151,7 @@ def test_half_precision(report: ReportChecks) -> None:
 
 def keeps(function: Callable[..., Any], *inputs: Tensor) -> bool:
     """Whether `keep_interpolation` puts the op into dynamo's graph."""
-    kept: list[bool] = []
-
-    def backend(gm: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        keep_interpolation(gm)
-        kept.append(bool(gm.graph.find_nodes(op="call_function", target=INTERPOLATION)))
-        return gm.forward
-
-    torch.compile(function, backend=backend)(*inputs)
-    (answer,) = kept
-    return answer
+    return keeps_whole(keep_interpolation, INTERPOLATION, function, *inputs)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +171,7 @@ def test_is_left_where_gradients_are_recorded_or_under_autocast() -> None:
     function = between(scale_factor=2, mode="bilinear")
     assert keeps(function, IMAGES)
     assert not keeps(function, clone(IMAGES).requires_grad_())
-    with torch.no_grad(), torch.autocast(device(), torch.bfloat16):
+    with torch.no_grad(), torch.autocast(IMAGES.device.type, torch.bfloat16):
         assert not keeps(function, IMAGES)
 
 

@@ -74,3 +74,17 @@ def test_rounding_to_decimals_is_eagers(dtype, decimals):
 
     with torch.no_grad():
         torch.testing.assert_close(compile_trt(rounded)(x), rounded(x), rtol=0, atol=0, equal_nan=True)
+
+
+def test_order_of_what_is_not_finite(report):
+    """NaN behind infinity, and infinity behind the largest number."""
+    inf, nan, most = torch.inf, torch.nan, torch.finfo(torch.float32).max
+    x = torch.tensor([[inf, most, 1.0, -inf, nan, 0.5], [2.0, nan, inf, most, -most, -inf]])
+
+    def ordered(x):
+        y = x * 1
+        return y.sort(1), y.sort(1, descending=True), y.topk(3, 1), y.topk(4, 1, largest=False)
+
+    with torch.no_grad():
+        assert_close(compile_trt(ordered)(x), ordered(x))
+    report.engines_ran(share=1)

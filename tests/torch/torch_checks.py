@@ -26,6 +26,7 @@ __all__ = [
     "fresh_state",
     "graphs_compiled",
     "in_threads",
+    "keeps_whole",
     "needs_trt",
     "provider",
     "silent_writes",
@@ -43,7 +44,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 BACKEND = os.environ.get("TRT_TEST_BACKEND", "trt")
@@ -132,6 +133,22 @@ def silent_writes() -> dict[str, Any]:
 def write_silently(t: Tensor, update: Callable[[Any], object]) -> None:
     """Call `update` on an alias of a tensor that shares its memory, but not its version counter."""
     update(t.detach().numpy() if t.device.type == "cpu" else torch.from_dlpack(t.detach()))
+
+
+def keeps_whole(
+    keep: Callable[[fx.GraphModule], object], op: Any, function: Callable[..., Any], *inputs: Tensor
+) -> bool:
+    """Whether `keep` puts the op into dynamo's graph of a function."""
+    kept: list[bool] = []
+
+    def backend(gm: fx.GraphModule, _: Any) -> Callable[..., Any]:
+        keep(gm)
+        kept.append(bool(gm.graph.find_nodes(op="call_function", target=op)))
+        return gm.forward
+
+    torch.compile(function, backend=backend)(*inputs)
+    (answer,) = kept
+    return answer
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:

@@ -172,14 +172,12 @@ class EngineProvider(Protocol):
         runs_on: the type of device that they compute on, likewise.
         cached: whether building takes so long that engines are kept on disk, and are built in a process of their own
             where calls run natively meanwhile; such a provider pickles.
-        skips: the names of optional passes (`passes.pipeline`) whose results the stack compiles wrongly.
     """
 
     name: str
     device: str
     runs_on: str
     cached: bool
-    skips: frozenset[str]
 
     def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
         """Return None where the stack takes the op on these inputs, else why it does not."""

@@ -63,7 +63,6 @@ class OnnxRuntimeProvider:
     device = "cpu"
     runs_on = "cpu"
     cached = False  # a session is made from a model about as fast as from a file
-    skips: frozenset[str] = frozenset()
 
     def support(self, op: Op, inputs: tuple[TensorType, ...]) -> Reason | None:
         """Return None where the CPU execution provider runs the op on these inputs, else why not."""

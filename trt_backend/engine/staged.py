@@ -66,7 +66,6 @@ class StagedProvider:
         self.name = provider.name
         self.runs_on = provider.runs_on
         self.cached = provider.cached
-        self.skips = provider.skips
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StagedProvider, shared=self._shared), (self._provider,)

@@ -49,7 +49,6 @@ class TensorRTProvider:
 
     def __init__(self, trt: Any, stack: Stack) -> None:
         self.name = stack.package
-        self.skips = stack.skips
         self._trt = trt
         self._stack = stack
         self._logger: Logger = make_logger(trt)

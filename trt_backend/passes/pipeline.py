@@ -6,7 +6,7 @@ __all__ = ["PIPELINE", "PassTiming", "run_passes"]
 
 import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trt_backend.errors import InvalidGraphError
@@ -62,7 +62,6 @@ def run_passes(
     support: Support,
     precision: DType | None = None,
     fuel: int | None = None,
-    skips: Collection[str] = (),
     dump: Callable[[str, Graph], None] | None = None,
 ) -> tuple[Graph, tuple[PassTiming, ...]]:
     """Run `PIPELINE` and return the graph, legal for the target, with what each pass took.
@@ -73,7 +72,6 @@ def run_passes(
         precision: the element type to compute float32 in (FLOAT16, BFLOAT16); see `lower_precision`.
         fuel: a cap on the number of optional rewrites. To bisect a wrong answer: without a cap, the sum of
             `PassTiming.rewrites` is how many there are; the smallest cap that gives the wrong answer is the culprit.
-        skips: the names of passes to leave out, which have to be optional ones: those that take fuel.
         dump: called with the pass's name and its result, for each pass that changed the graph.
 
     Raises:
@@ -96,8 +94,6 @@ def run_passes(
         for _ in range(_MAX_ROUNDS):
             before_round = graph
             for name in stage:
-                if name in skips:
-                    continue
                 before, spent, start = graph, tank.spent, time.perf_counter()
                 graph = passes[name](graph)
                 timings.append(PassTiming(name, time.perf_counter() - start, tank.spent - spent))

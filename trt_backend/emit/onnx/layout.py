@@ -19,12 +19,12 @@ from trt_backend.ir.ops.layout import (
     GatherND,
     GridSample,
     Identity,
+    InterpolationMode,
     Pad,
     Range,
     Reshape,
     Resize,
     ResizeCoordinates,
-    ResizeMode,
     ScatterElements,
     ScatterND,
     Slice,
@@ -158,14 +158,14 @@ def _as_int64(m: ModelWriter, indices: Tensor, name: str) -> str:
 def _refuse_resize(op: Resize, types: Types) -> str | None:
     """Refuse the slow, a scale that gives another size in ONNX Runtime, and nearest elements that may be other ones."""
     x = types[0]
-    if op.mode is ResizeMode.CUBIC:
+    if op.mode is InterpolationMode.CUBIC:
         return "its kernel for cubic interpolation takes 18 times as long as PyTorch's"
-    if op.mode is ResizeMode.NEAREST and x.rank > 4:
+    if op.mode is InterpolationMode.NEAREST and x.rank > 4:
         return "its kernel for the nearest elements of volumes takes 12 times as long as PyTorch's"
-    if op.mode is ResizeMode.NEAREST and not all(map(_is_multiple, op.size, x.shape[2:])):
+    if op.mode is InterpolationMode.NEAREST and not all(map(_is_multiple, op.size, x.shape[2:])):
         return "may round to other elements than the nearest, and gathers take 8 times as long as PyTorch's kernel"
     for dim, size, scale in zip(x.shape[2:], op.size, op.scales, strict=False):
-        if op.mode is ResizeMode.NEAREST or _scaled(dim, scale) != size:
+        if op.mode is InterpolationMode.NEAREST or _scaled(dim, scale) != size:
             return f"does not scale {dim} by {scale} to {size}"
     return None
 
@@ -181,7 +181,7 @@ def _scaled(dim: DimLike, scale: float) -> DimLike | None:
 @RULES.rule(Resize, SINGLE, _refuse_resize)
 def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
     flat = (
-        op.mode is ResizeMode.LINEAR and x.type.rank == 3
+        op.mode is InterpolationMode.LINEAR and x.type.rank == 3
     )  # whose kernel takes twice as long as that for images
     height, axis = ((1,) if flat else ()), m.constant([2], DType.INT64)
     scales = [m.constant((1.0, 1.0, *height, *op.scales), DType.FLOAT32)] if op.scales else []

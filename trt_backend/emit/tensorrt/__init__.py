@@ -19,6 +19,7 @@ from trt_backend.errors import Reason, ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim
 from trt_backend.ir.graph import Constant, Graph, Node, Value
 from trt_backend.ir.ops.base import Op, Types
+from trt_backend.ir.ops.contraction import MatrixMultiply
 from trt_backend.ir.ops.elementwise import QuantizeDequantize
 from trt_backend.ir.types import DType
 
@@ -48,9 +49,17 @@ def support(stack: Stack, op: Op, types: Types) -> Reason | None:
         and types[0].dtype is not DType.FLOAT32
     ):
         return Reason(ReasonKind.DTYPE, label, f"{stack} quantizes f32")
+    if isinstance(op, MatrixMultiply) and not stack.multiplies_rows and _are_rows(op, types):
+        return Reason(ReasonKind.UNSUPPORTED, label, f"{stack} mistakes batches of one row")
     if any(t.rank > _MOST_DIMENSIONS for t in (*types, *op.infer(*types))):
         return Reason(ReasonKind.UNSUPPORTED, label, f"more than {_MOST_DIMENSIONS} dimensions")
     return RULES.support(op, types)
+
+
+def _are_rows(op: MatrixMultiply, types: Types) -> bool:
+    """Return whether a batch of rows is multiplied by matrices of more than one column."""
+    *batch, rows, columns = op.infer(*types)[0].shape
+    return rows == 1 != columns and any(size != 1 for size in batch)
 
 
 def emit_network(graph: Graph, trt: Any, network: Any, stack: Stack) -> NetworkWriter:

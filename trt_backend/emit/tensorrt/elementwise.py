@@ -51,9 +51,20 @@ def _unary(m: NetworkWriter, op: Unary, x: Tensor) -> Handle:
 def _elementwise(m: NetworkWriter, op: Elementwise, left: Tensor, right: Tensor) -> Handle:
     if op.kind is ElementwiseKind.EQUAL and left.dtype is DType.BOOL:
         differ = m.binary("XOR", left.handle, right.handle, DType.BOOL)
-        return m.add(m.network.add_unary(differ, m.trt.UnaryOperation.NOT), DType.BOOL)
+        return _not(m, differ)
     result = DType.BOOL if op.kind in _TO_BOOL else left.dtype
-    return m.binary(op.kind.name, left.handle, right.handle, result, reads=left.dtype)
+    a = m.handle_where(left, lambda: _always(m, right))
+    b = m.handle_where(right, lambda: _always(m, left))
+    return m.binary(op.kind.name, a, b, result, reads=left.dtype)
+
+
+def _always(m: NetworkWriter, x: Tensor) -> Handle:
+    """Return what holds at every element: that it is no less than itself."""
+    return _not(m, m.binary("LESS", x.handle, x.handle, DType.BOOL, reads=x.dtype))
+
+
+def _not(m: NetworkWriter, x: Handle) -> Handle:
+    return m.add(m.network.add_unary(x, m.trt.UnaryOperation.NOT), DType.BOOL)
 
 
 @RULES.rule(Activation, dict.fromkeys(ActivationKind, FLOATS))
@@ -68,9 +79,11 @@ def _activation(m: NetworkWriter, op: Activation, x: Tensor) -> Handle:
 def _select(m: NetworkWriter, op: Select, condition: Tensor, x: Tensor, y: Tensor) -> Handle:
     if x.dtype is DType.BOOL:
         chosen = m.binary("AND", condition.handle, x.handle, DType.BOOL)
-        other = m.add(m.network.add_unary(condition.handle, m.trt.UnaryOperation.NOT), DType.BOOL)
+        other = _not(m, condition.handle)
         return m.binary("OR", chosen, m.binary("AND", other, y.handle, DType.BOOL), DType.BOOL)
-    return m.add(m.network.add_select(condition.handle, x.handle, y.handle), x.dtype)
+    a = m.handle_where(x, lambda: condition.handle)
+    b = m.handle_where(y, lambda: _not(m, condition.handle))
+    return m.add(m.network.add_select(condition.handle, a, b), x.dtype)
 
 
 @RULES.rule(Cast, ALL)

@@ -20,13 +20,13 @@ from trt_backend.ir.ops.layout import (
     GridSample,
     GridSamplePadding,
     Identity,
+    InterpolationMode,
     Pad,
     PadMode,
     Range,
     Reshape,
     Resize,
     ResizeCoordinates,
-    ResizeMode,
     ScatterElements,
     ScatterND,
     Slice,
@@ -174,14 +174,20 @@ def _resize(m: NetworkWriter, op: Resize, x: Tensor) -> Handle:
         layer.set_input(1, m.dims(size))
     layer.resize_mode = getattr(m.trt.InterpolationMode, op.mode.name)
     layer.coordinate_transformation = getattr(m.trt.ResizeCoordinateTransformation, op.coordinates.name)
-    if op.mode is ResizeMode.NEAREST:
+    if op.mode is InterpolationMode.NEAREST:
         down = op.coordinates is ResizeCoordinates.ASYMMETRIC
         rounding = m.trt.ResizeRoundMode.FLOOR if down else m.trt.ResizeRoundMode.HALF_UP
         layer.nearest_rounding = rounding
     return m.add(layer, x.dtype)
 
 
-@RULES.rule(GridSample, FLOATS)
+def _refuse_grid_sample(op: GridSample, types: Types) -> str | None:
+    """Refuse what turns ties another way than torch and ONNX once they are reflected (8.6.0 on an H200)."""
+    reflected = op.padding is GridSamplePadding.REFLECTION and not op.align_corners
+    return "nearest elements, reflected" if reflected and op.mode is InterpolationMode.NEAREST else None
+
+
+@RULES.rule(GridSample, FLOATS, _refuse_grid_sample)
 def _grid_sample(m: NetworkWriter, op: GridSample, x: Tensor, grid: Tensor) -> Handle:
     layer = m.network.add_grid_sample(x.handle, grid.handle)
     layer.interpolation_mode = getattr(m.trt.InterpolationMode, op.mode.name)

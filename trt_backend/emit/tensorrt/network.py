@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["NetworkWriter", "Tensor", "dim_input", "needs_dim_input"]
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -158,6 +159,20 @@ class NetworkWriter:
     def filled(self, value: float, like: Tensor) -> Handle:
         """Return a constant of one element that broadcasts to a tensor, of its element type."""
         return self.constant(np.full((1,) * like.type.rank, value), like.dtype)
+
+    def handle_where(self, x: Tensor, condition: Callable[[], Handle]) -> Handle:
+        """Return the handle of a tensor that is read where a condition holds.
+
+        There, kernels make an infinity that they cannot hold (`Stack.writes_infinity`).
+        """
+        infinite = x.dtype.is_float and x.array is not None and x.array.size == 1 and np.isinf(x.array).all()
+        if self.stack.writes_infinity or x.array is None or not infinite:
+            return x.handle
+        handle = self.cast(condition(), DType.FLOAT32)
+        for factor in (3e38, math.copysign(3e38, x.array.item())):
+            large = self.constant(np.full((1,) * x.type.rank, factor), DType.FLOAT32)
+            handle = self.binary("PROD", handle, large, DType.FLOAT32)
+        return handle if x.dtype is DType.FLOAT32 else self.cast(handle, x.dtype)
 
     def binary(
         self, operation: str, left: Handle, right: Handle, *dtypes: DType, reads: DType | None = None

@@ -35,8 +35,10 @@ class Stack:
         ahead_of_time: whether builds for a named architecture need no GPU.
         normalization: the method that adds a normalization.
         attention: the method that adds an attention.
-        skips: the passes whose results its builder compiles wrongly: 8.6.0 gives a ViT whose slices were sunk wrong
-            answers, and right ones without (tests/torch/test_models.py; which layer it is, is not known; ADR 18).
+        multiplies_rows: whether batches of one row may be multiplied. Where 8.6 fuses an attention of one query, it takes the
+            keys' batch for their positions (8.6.0 on an H200; TensorRT's issue 3645 tells of the like; ADR 18).
+        writes_infinity: whether kernels may hold infinite constants. 8.6 writes 1e38 into its pointwise kernels where a
+            constant of one element is infinite and the kernel computes in float32 (8.6.0 on an H200).
     """
 
     package: str
@@ -53,7 +55,8 @@ class Stack:
     ahead_of_time: bool = False
     normalization: str = "add_normalization"
     attention: str = ""
-    skips: frozenset[str] = frozenset()
+    multiplies_rows: bool = True
+    writes_infinity: bool = True
 
     def __str__(self) -> str:
         return f"{self.package} {self.since[0]}.{self.since[1]}"
@@ -71,7 +74,8 @@ STACKS: tuple[Stack, ...] = (
         progress=False,
         shares_profiles=False,
         shuts_libraries_out=True,
-        skips=frozenset({"sink_slices"}),
+        multiplies_rows=False,
+        writes_infinity=False,
     ),
     Stack("tensorrt", (10, 0), True, _COMMON | {DType.BFLOAT16}, _NO_CUMULATIVE | _NO_ISNAN),
     Stack("tensorrt", (10, 3), True, _COMMON | {DType.BFLOAT16}, _NO_CUMULATIVE),

@@ -10,16 +10,15 @@ __all__ = [
     "GatherElements",
     "GatherND",
     "GridSample",
-    "GridSampleMode",
     "GridSamplePadding",
     "Identity",
+    "InterpolationMode",
     "Pad",
     "PadMode",
     "Range",
     "Reshape",
     "Resize",
     "ResizeCoordinates",
-    "ResizeMode",
     "ScatterElements",
     "ScatterND",
     "Slice",
@@ -239,7 +238,7 @@ class ScatterND(Op):
         return (x,)
 
 
-class ResizeMode(Enum):
+class InterpolationMode(Enum):
     """TensorRT's InterpolationMode; cubic convolution has the coefficient -0.75."""
 
     NEAREST = "nearest"
@@ -262,7 +261,7 @@ class Resize(Op):
     The source step is input size / output size, or 1 / scale where `scales` (spatial) are given: not for ALIGN_CORNERS.
     """
 
-    mode: ResizeMode
+    mode: InterpolationMode
     coordinates: ResizeCoordinates
     size: tuple[DimLike, ...]
     scales: tuple[float, ...] = ()
@@ -272,18 +271,10 @@ class Resize(Op):
         (x,) = inputs
         spatial = len(self.size)
         require(x.dtype.is_float and spatial == x.rank - 2 >= 1, f"does not resize {x} to {list(self.size)}")
-        require(self.mode is not ResizeMode.CUBIC or spatial == 2, f"cubic interpolation of {x}")
+        require(self.mode is not InterpolationMode.CUBIC or spatial == 2, f"cubic interpolation of {x}")
         free = self.coordinates is not ResizeCoordinates.ALIGN_CORNERS
         require(len(self.scales) in ({0, spatial} if free else {0}), f"does not scale {x} by {self.scales}")
         return (x.with_shape((*x.shape[:2], *self.size)),)
-
-
-class GridSampleMode(Enum):
-    """The InterpolationMode of TensorRT's IGridSampleLayer; nearest rounds halves to even, cubic has the coefficient -0.75."""
-
-    NEAREST = "nearest"
-    LINEAR = "linear"
-    CUBIC = "cubic"
 
 
 class GridSamplePadding(Enum):
@@ -298,10 +289,10 @@ class GridSamplePadding(Enum):
 class GridSample(Op):
     """IGridSampleLayer: x [N, C, H, W] read at the places of a grid [N, H', W', 2] of its type, (x, y) each.
 
-    -1 and 1 are the centres of the outermost elements (`align_corners`), or their outer edges.
+    -1 and 1 are the centres of the outermost elements (`align_corners`), or their outer edges. Nearest rounds halves to even.
     """
 
-    mode: GridSampleMode
+    mode: InterpolationMode
     padding: GridSamplePadding
     align_corners: bool
 

@@ -19,16 +19,15 @@ from trt_backend.ir.ops.layout import (
     GatherElements,
     GatherND,
     GridSample,
-    GridSampleMode,
     GridSamplePadding,
     Identity,
+    InterpolationMode,
     Pad,
     PadMode,
     Range,
     Reshape,
     Resize,
     ResizeCoordinates,
-    ResizeMode,
     ScatterElements,
     ScatterND,
     Slice,
@@ -107,15 +106,15 @@ def _resize(op: Resize, x: Array) -> Array:
 
 def _resize_axis(op: Resize, x: Array, axis: int, size: int) -> Array:
     scale = op.scales[axis - 2] if op.scales else None
-    if op.mode is ResizeMode.NEAREST:
+    if op.mode is InterpolationMode.NEAREST:
         return np.take(x, nearest_indices(op.coordinates, x.shape[axis], size, scale), axis=axis)
     last = x.shape[axis] - 1
     position = _positions(op.coordinates, x.shape[axis], size, scale)
-    if op.mode is ResizeMode.LINEAR:
+    if op.mode is InterpolationMode.LINEAR:
         position = np.clip(position, 0, last)
     low = np.floor(position).astype(int)
     part = (position - low).astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis))
-    taps = [(0, 1 - part), (1, part)] if op.mode is ResizeMode.LINEAR else _cubic_taps(part)
+    taps = [(0, 1 - part), (1, part)] if op.mode is InterpolationMode.LINEAR else _cubic_taps(part)
     terms = [
         np.take(x, np.clip(low + offset, 0, last), axis=axis) * weight.astype(x.dtype)
         for offset, weight in taps
@@ -172,11 +171,11 @@ def _grid_sample(op: GridSample, x: Array, grid: Array) -> Array:
 def _taps(op: GridSample, size: int, place: Array) -> list[tuple[Array, Array]]:
     """Return the indices along an axis that a sample is made of, and their weights; outside are those that count as 0."""
     at = (place + 1) / 2 * (size - 1) if op.align_corners else ((place + 1) * size - 1) / 2
-    if op.mode is GridSampleMode.CUBIC:
+    if op.mode is InterpolationMode.CUBIC:
         low = np.floor(at)
         return [(_kept(op, size, low + i).astype(int), w) for i, w in _cubic_taps(at - low)]
     at = _kept(op, size, at)
-    if op.mode is GridSampleMode.NEAREST:
+    if op.mode is InterpolationMode.NEAREST:
         return [(np.rint(at).astype(int), np.ones_like(at))]
     low = np.floor(at)
     return [(low.astype(int), 1 - (at - low)), (low.astype(int) + 1, at - low)]

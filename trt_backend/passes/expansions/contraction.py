@@ -1,4 +1,4 @@
-"""Contractions in other ops: attention from matrix products, convolutions of one dimension from two."""
+"""Contractions in other ops: attention from matrix products, rows from columns, convolutions of one dimension from two."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ def _attend(b: Builder, scores: Value, v: Value) -> Value:
     return b.add(MatrixMultiply(), b.add(Softmax(3), scores), v)
 
 
+def matrix_multiply(b: Builder, op: MatrixMultiply, left: Value, right: Value) -> Value | None:
+    """One row times a matrix, as the transposed matrix times a column."""
+    *batch, rows, columns = op.infer(left.type, right.type)[0].shape
+    if rows != 1 or columns == 1:
+        return None
+    column = b.add(MatrixMultiply(not op.transpose_b, not op.transpose_a), right, left)
+    return reshape(b, column, *batch, rows, columns)
+
+
 def convolution(
     b: Builder, op: Convolution | Deconvolution, x: Value, kernel: Value, *bias: Value
 ) -> Value | None:
@@ -79,4 +88,5 @@ EXPANSIONS: dict[type[Op], Expansion] = {
     Attention: attention,
     Convolution: convolution,
     Deconvolution: convolution,
+    MatrixMultiply: matrix_multiply,
 }

@@ -12,7 +12,7 @@ __all__ = ["RULES"]
 
 from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.layout import Resize, ResizeCoordinates, ResizeMode
+from trt_backend.ir.ops.layout import InterpolationMode, Resize, ResizeCoordinates
 from trt_backend.ir.types import DType
 from trt_backend_tf.lower.context import Known, Lowering
 from trt_backend_tf.lower.rules import RuleTable
@@ -28,7 +28,7 @@ def _bilinear(
 ) -> Value:
     """Mix the four nearest elements of [N, H, W, C] (FLOAT32)."""
     coordinates = _coordinates(align_corners, half_pixel_centers)
-    return _resized(b, ResizeMode.LINEAR, coordinates, b.cast(images, DType.FLOAT32), size)
+    return _resized(b, InterpolationMode.LINEAR, coordinates, b.cast(images, DType.FLOAT32), size)
 
 
 @RULES.rule("ResizeNearestNeighbor")
@@ -43,7 +43,7 @@ def _nearest(
         )
     wide = images if dtype.is_float else b.cast(images, DType.FLOAT32)
     coordinates = _coordinates(align_corners, half_pixel_centers)
-    return b.cast(_resized(b, ResizeMode.NEAREST, coordinates, wide, size), dtype)
+    return b.cast(_resized(b, InterpolationMode.NEAREST, coordinates, wide, size), dtype)
 
 
 def _coordinates(align_corners: bool, half_pixel_centers: bool) -> ResizeCoordinates:
@@ -55,5 +55,7 @@ def _coordinates(align_corners: bool, half_pixel_centers: bool) -> ResizeCoordin
     return ResizeCoordinates.HALF_PIXEL if half_pixel_centers else ResizeCoordinates.ASYMMETRIC
 
 
-def _resized(b: Lowering, mode: ResizeMode, coordinates: ResizeCoordinates, x: Value, size: Known) -> Value:
+def _resized(
+    b: Lowering, mode: InterpolationMode, coordinates: ResizeCoordinates, x: Value, size: Known
+) -> Value:
     return b.channels_last(b.add(Resize(mode, coordinates, size.dims()), b.channels_first(x)))

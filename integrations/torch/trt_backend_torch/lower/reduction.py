@@ -4,9 +4,10 @@ Rules:
   WIDE   an input is cast to the dtype that torch promises before it is summed (booleans and integers to int64);
          squares and exponentials of float16 and bfloat16, which would overflow, are summed in float32, as in torch.
   FIRST  the index of an extreme is the least at which the tensor equals its extreme; a NaN is every extreme.
-  ORDER  NaN is larger than infinity: the keys of sorts are float64, where larger numbers than any float32 stand for
-         both. Equal elements keep their order, which torch promises for stable sorts only: integers and booleans,
-         which often repeat, are not sorted otherwise, while the indices of equal floats may differ from torch's.
+  ORDER  NaN is larger than infinity: the keys of sorts are halves, among which 3e38 stands for infinity and infinity for
+         NaN. (The smallest numbers of all lose a bit in that.) Equal elements keep their order, which torch promises for
+         stable sorts only: integers and booleans, which often repeat, are not sorted otherwise, while the indices of equal
+         floats may differ from torch's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.elementwise import ActivationKind, ElementwiseKind, UnaryKind
+from trt_backend.ir.ops.elementwise import ElementwiseKind, UnaryKind
 from trt_backend.ir.ops.layout import GatherElements, Range
 from trt_backend.ir.ops.reduction import CumulativeSum, ReduceKind, Softmax, TopK, TopKKind
 from trt_backend.ir.types import DType, volume
@@ -36,7 +37,7 @@ _aten = torch.ops.aten
 
 _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseKind.PROD, ElementwiseKind.DIV
 
-_HUGE = 1e300
+_ABOVE_HALVES = 3e38  # above half the largest float32
 
 Axes: TypeAlias = int | Sequence[int] | None
 
@@ -271,11 +272,17 @@ def _top(b: Lowering, x: Value, count: int, dim: int, kind: TopKKind) -> tuple[V
     axis, lifted = b.axis(dim, x.type.rank), b.with_rank(x, 1)
     key = b.cast(lifted, DType.INT32) if x.dtype is DType.BOOL else lifted
     if x.dtype.is_float:
-        finite = b.activation(ActivationKind.CLIP, b.cast(key, DType.FLOAT64), -math.inf, _HUGE)
-        key = b.select(b.unary(UnaryKind.ISNAN, key), math.inf, finite, DType.FLOAT64)
+        key = _finite_but_nan(b, b.cast(lifted, DType.FLOAT32))
     _, indices = b.emit(TopK(kind, count, axis), key)
     values, indices = b.add(GatherElements(axis), lifted, indices), b.cast(indices, DType.INT64)
     return (values, indices) if x.type.rank else (b.reshape(values, ()), b.reshape(indices, ()))
+
+
+def _finite_but_nan(b: Lowering, x: Value) -> Value:
+    """Return float32 keys (ORDER)."""
+    half = b.elementwise(ElementwiseKind.PROD, x, 0.5, DType.FLOAT32)
+    finite = b.elementwise(ElementwiseKind.MIN, half, _ABOVE_HALVES, DType.FLOAT32)
+    return b.select(b.unary(UnaryKind.ISNAN, x), math.inf, finite, DType.FLOAT32)
 
 
 def _check_order(x: Value, stable: bool | None) -> None:

@@ -19,11 +19,10 @@ from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.graph import Value
 from trt_backend.ir.ops.layout import (
     GridSample,
-    GridSampleMode,
     GridSamplePadding,
+    InterpolationMode,
     Resize,
     ResizeCoordinates,
-    ResizeMode,
 )
 from trt_backend_torch.interpolation import INTERPOLATION
 from trt_backend_torch.lower.context import Lowering
@@ -34,10 +33,10 @@ RULES = RuleTable()
 _aten = torch.ops.aten
 
 _MODES = {
-    "linear": ResizeMode.LINEAR,
-    "bilinear": ResizeMode.LINEAR,
-    "trilinear": ResizeMode.LINEAR,
-    "bicubic": ResizeMode.CUBIC,
+    "linear": InterpolationMode.LINEAR,
+    "bilinear": InterpolationMode.LINEAR,
+    "trilinear": InterpolationMode.LINEAR,
+    "bicubic": InterpolationMode.CUBIC,
 }
 
 
@@ -84,7 +83,7 @@ def _nearest(b: Lowering, x: Value, sizes: Sequence[DimLike], *, exact: bool, sc
         raise UnsupportedError(
             "the nearest elements by no whole factor: gathers take 8 times as long as PyTorch's kernel"
         )
-    return b.add(Resize(ResizeMode.NEAREST, ResizeCoordinates.ASYMMETRIC, tuple(sizes)), x)
+    return b.add(Resize(InterpolationMode.NEAREST, ResizeCoordinates.ASYMMETRIC, tuple(sizes)), x)
 
 
 def _repeats(before: DimLike, after: DimLike) -> bool:
@@ -95,7 +94,7 @@ def _repeats(before: DimLike, after: DimLike) -> bool:
     )
 
 
-_GRID_MODES = (GridSampleMode.LINEAR, GridSampleMode.NEAREST, GridSampleMode.CUBIC)
+_GRID_MODES = (InterpolationMode.LINEAR, InterpolationMode.NEAREST, InterpolationMode.CUBIC)
 _GRID_PADDINGS = (GridSamplePadding.ZEROS, GridSamplePadding.BORDER, GridSamplePadding.REFLECTION)
 
 
