@@ -126,10 +126,10 @@ class AheadOfTime:
         return ReferenceEngine(self.built[-1][0])
 
 
-def infinities(constant: float, dtype: DType) -> Graph:
-    """Return a graph of one input [n] and an infinite constant, as ops read it."""
+def infinities(constant: float, dtype: DType, size: int = 1) -> Graph:
+    """Return a graph of one input [7] and an infinite constant [size], as ops read it."""
     b = Builder("infinities")
-    x, infinity = b.input("x", TensorType(dtype, (7,))), b.constant([constant], dtype)
+    x, infinity = b.input("x", TensorType(dtype, (7,))), b.constant([constant] * size, dtype)
     positive = b.add(Elementwise(ElementwiseKind.GREATER), x, b.constant([0], dtype))
     outputs = [
         *(b.add(Elementwise(kind), x, infinity) for kind in READ_INFINITY),

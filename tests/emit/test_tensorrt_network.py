@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
-from trt_backend.emit.tensorrt import emit_network
+from array_checks import assert_same
+from tensorrt_checks import infinities
+from trt_backend.emit.tensorrt import emit_network, support
 from trt_backend.emit.tensorrt.network import NetworkWriter
 from trt_backend.emit.tensorrt.stacks import stack_of
 from trt_backend.ir.builder import Builder
 from trt_backend.ir.ops.base import Op
+from trt_backend.ir.ops.contraction import Attention, MatrixMultiply
 from trt_backend.ir.ops.elementwise import Cast, Elementwise, ElementwiseKind, Unary, UnaryKind
+from trt_backend.ir.reference import evaluate
 from trt_backend.ir.types import DType, TensorType
+from trt_backend.passes.legalize import legalize
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32, DType.INT32, DType.INT64, DType.BOOL])
@@ -99,3 +105,29 @@ def test_what_is_compared_or_truncated_in_float32_beside_float16_is_held_to_it(
     free = DType.FLOAT16 in (dtype, graph.outputs[0].dtype)
     held = network.layers.get(method, Layer()).held  # a cast to its own type has no layer
     assert held == ({} if free else {"precision": trt.DataType.FLOAT})
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT32])
+@pytest.mark.parametrize("size", [1, 7])
+def test_an_infinity_of_one_element_is_no_constant_of_8_6(size: int, dtype: DType) -> None:
+    graph = infinities(np.inf, dtype, size)
+    stack, trt = stack_of("tensorrt", "8.6.0"), MagicMock()
+    assert stack is not None
+    emit_network(graph, trt, Network(), stack)
+    arrays = [call.args[0] for call in trt.Weights.call_args_list]
+    assert any(np.isinf(array).any() for array in arrays) == (size > 1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_batches_of_one_row_become_columns_for_8_6(batch: int) -> None:
+    stack = stack_of("tensorrt", "8.6.0")
+    assert stack is not None
+    b, shapes = Builder(), [(batch, 1, 1, 4), (batch, 1, 5, 4), (batch, 1, 5, 4)]
+    values = [b.input("x", TensorType(DType.FLOAT32, shape)) for shape in shapes]
+    before = b.build([b.add(Attention(0.5), *values)])
+    after = legalize(before, partial(support, stack))
+    products = [node.outputs[0].shape for node in after.nodes if isinstance(node.op, MatrixMultiply)]
+    columns, rows = [(batch, 1, 5, 1), (batch, 1, 4, 1)], [(batch, 1, 1, 5), (batch, 1, 1, 4)]
+    assert products == (rows if batch == 1 else columns)
+    arrays = [np.random.default_rng(0).random(shape, np.float32) for shape in shapes]
+    assert_same(evaluate(after, arrays), evaluate(before, arrays), 2)
