@@ -288,3 +288,16 @@ def test_a_region_behind_a_flattened_batch(report):
             x = rows(n)
             assert_close(compiled(x), fn(x))
     report.engines_ran(calls=2 * len(SIZES), rebuilds=True)
+
+
+def test_what_stays_native_sees_promised_strides_along_one_element(report):
+    """Torch takes [N, C, 1, L] for channels last, or not, by the stride of its one row."""
+
+    def fn(x):
+        return torch.nn.functional.adaptive_avg_pool1d((x.transpose(-1, -2) * 2).sin().exp(), 3)
+
+    x = models.randn(2, 12, 10)
+    with torch.no_grad():
+        assert_close(compile_trt(fn, dynamic=True)(x), fn(x), strides=True)
+    report.engines_ran()
+    report.native("unsupported", "pool")

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from trt_backend.errors import NotReadyError, OutOfMemoryError
-from trt_backend.ir.dims import Dim, DimLike
+from trt_backend.ir.dims import DimLike, symbols_of
 from trt_backend_torch.types import dim_of, physical_order
 
 P = ParamSpec("P")
@@ -46,8 +46,12 @@ class Layout:
         """Return the layout that AOTAutograd promises of a tensor."""
         sizes = tuple(dim_of(size) for size in tensor.shape)
         pairs = zip(sizes, map(dim_of, tensor.stride()), strict=True)
-        # Along a dimension of size 1 no element is a step, whatever symbol the promise has there.
-        strides = tuple(1 if size == 1 and isinstance(stride, Dim) else stride for size, stride in pairs)
+        # Along a dimension of size 1 no element is a step; a symbol that the promise has there may be nobody's size.
+        known = set(symbols_of(sizes))
+        strides = tuple(
+            1 if size == 1 and not known.issuperset(symbols_of([stride])) else stride
+            for size, stride in pairs
+        )
         dense = physical_order(tensor.shape, tensor.stride()) is not None
         return cls(sizes, strides, dense, tensor.dtype, tensor.device)
 
