@@ -93,6 +93,33 @@ def test_sizes_may_be_dynamic(function: Model, report: ReportChecks) -> None:
     report.engines_ran(calls=len(sizes), share=1.0, rebuilds=True)
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        lambda y: y.shape[2:],
+        lambda y: y.size()[-2:],
+        lambda y: (y.shape[2], y.shape[3]),
+        lambda y: [y.shape[2], 12],
+        lambda y: y.shape[2],
+    ],
+)
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_sizes_may_be_another_images(
+    size: Callable[[Tensor], Any], dynamic: bool | None, report: ReportChecks
+) -> None:
+    """Decoders resize to the size of an encoder's features."""
+
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        return F.interpolate(x.relu() * 2, size=size(y), mode="bilinear") + 1
+
+    compiled, x = compile_trt(function, dynamic=dynamic), clone(IMAGES)
+    with torch.no_grad():
+        for rows in (9, 11, 14):
+            y = randn(1, 1, rows, rows + 1)
+            assert_close(compiled(x, y), function(x, y), strides=True)
+    report.engines_ran(calls=3, share=1.0, rebuilds=True)
+
+
 NATIVE: dict[str, tuple[Model, Tensor]] = {
     "sizes computed in floats": (between(scale_factor=1.7, mode="bilinear"), IMAGES),
     "a scale that may keep a size": (between(scale_factor=1.25, mode="bilinear"), IMAGES),

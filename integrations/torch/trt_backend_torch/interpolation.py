@@ -105,8 +105,8 @@ def _formats(result: torch.Tensor) -> list[bool]:
     ]
 
 
-def _each(values: Any, result: Any) -> list[Any] | None:
-    """Return one entry for each spatial dimension; None where there are none."""
-    if values is None:
-        return None
-    return list(values) if isinstance(values, (list, tuple)) else [values] * (result.dim() - 2)
+def _each(values: Any, result: Any) -> Any:
+    """Return one entry for each spatial dimension, or what has them (`y.shape[2:]`); None where there are none."""
+    if values is None or isinstance(seen(values), (list, tuple)):
+        return values
+    return [values] * (result.dim() - 2)
