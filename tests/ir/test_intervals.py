@@ -38,6 +38,11 @@ def test_every_value_is_inside(tree: Any, ranges: dict[str, Any], data: st.DataO
         ("max(s, 5)", (5, 16)),
         ("min(s, t)", (1, 10)),
         ("s%32", (2, 16)),
+        ("s - s//2", (1, 8)),
+        ("2*s - s//3 + t", (5, 37)),
+        ("s//3 + 1 - 2*((s//3 + 1)//2)", (0, 1)),
+        ("s - 2*(s//3)", (0, 7)),
+        ("max(0, 7 - s) - max(0, 7 - s)//2", (0, 3)),
     ],
 )
 def test_bounds(text: str, wanted: tuple[int, int]) -> None:

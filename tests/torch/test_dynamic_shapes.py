@@ -301,3 +301,21 @@ def test_what_stays_native_sees_promised_strides_along_one_element(report):
         assert_close(compile_trt(fn, dynamic=True)(x), fn(x), strides=True)
     report.engines_ran()
     report.native("unsupported", "pool")
+
+
+def test_borders_that_keep_a_size_as_tensorflow_does(report):
+    """Half of a border before, the rest behind: neither is negative."""
+    conv = models.randomise(nn.Conv2d(3, 4, 3, stride=2))
+
+    def fn(x):
+        border = [max((-(size // -2) - 1) * 2 + 3 - size, 0) for size in x.shape[-2:]]
+        (above, left), (rows, columns) = [size // 2 for size in border], border
+        y = torch.nn.functional.pad(x * 2, [left, columns - left, above, rows - above])
+        return conv(y).relu()
+
+    compiled = compile_trt(fn, dynamic=True)
+    with torch.no_grad():
+        for size in (16, 17, 19):
+            x = models.randn(2, 3, size, size + 3)
+            assert_close(compiled(x), fn(x))
+    report.engines_ran(calls=3, share=1, rebuilds=True)

@@ -1,6 +1,7 @@
 """The range of values that a dimension can have, from the ranges of its symbols, by interval arithmetic.
 
-A symbol that occurs twice counts as two: `s - s // 2` may get a wider range than it has, never a narrower one.
+A symbol that occurs twice counts as two: `s - s % 2` may get a wider range than it has, never a narrower one. But for `s - s // 2`, or
+`s - 2 * (s // 2)`: borders are halved so.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 __all__ = ["Interval", "interval"]
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from itertools import product
 
-from trt_backend.ir.dims import Atom, Call, DimLike, Symbol
+from trt_backend.ir.dims import Atom, Call, Dim, DimLike, Symbol
 
 Interval = tuple[float, float]
 """The least and the highest value: integers, or an infinity where there is no bound."""
@@ -35,7 +36,33 @@ def interval(dim: DimLike, ranges: Mapping[str, Interval] | None = None) -> Inte
         factors = [_atom(atom, known) for atom in monomial]
         least, most = reduce(_times, factors, (coefficient, coefficient))
         low, high = low + least, high + most
+    for least, most in _less_parts(dim, known):
+        low, high = max(low, least), min(high, most)
     return _whole(low), _whole(high)
+
+
+def _less_parts(dim: Dim, ranges: Mapping[str, Interval]) -> Iterator[Interval]:
+    """Yield bounds of a sum for each `x - c * (x // n)` in it, where 0 < c <= n."""
+    for monomial, coefficient in dim.terms:
+        part = monomial[0] if len(monomial) == 1 else None
+        if not (isinstance(part, Call) and part.function == "//" and isinstance(part.right, int)):
+            continue
+        rest = dim + Dim(((monomial, -coefficient),)) - part.left
+        simpler = isinstance(rest, int) or len(rest.terms) < len(dim.terms)
+        if simpler and 0 < -coefficient <= part.right:
+            low, high = interval(rest, ranges)
+            least, most = _less_part(interval(part.left, ranges), -coefficient, part.right)
+            yield low + least, high + most
+
+
+def _less_part(x: Interval, times: int, divisor: int) -> Interval:
+    """Return bounds of `x - times * (x // divisor)`, which is `(divisor - times) * (x // divisor) + x % divisor`."""
+    if times == 1:  # it never falls where x grows
+        least, most = (end if math.isinf(end) else end - end // divisor for end in x)
+        return least, most
+    left = divisor - times
+    least, most = _times((left, left), _divided(x, (divisor, divisor)))
+    return least, most + divisor - 1
 
 
 def _atom(atom: Atom, ranges: Mapping[str, Interval]) -> Interval:

@@ -65,6 +65,8 @@ PARTS: dict[str, Case] = {
     "slice up to size": (lambda x: x[:, : x.shape[1] - 1, x.shape[2] - 3 :], (_X,)),
     "slice from negative size": (lambda x: x[:, -x.shape[0] :], (_X,)),
     "split": (lambda x: x.split(3, 2), (_X,)),
+    "split, of which a part is taken": (lambda x: x.split(3, 2)[1] * 2, (_X,)),
+    "split, of which two parts are taken": (lambda x: x.split([1, 2, 1], 1)[::2], (_X,)),
     "split uneven": (lambda x: x.split([1, 3], 1), (_X,)),
     "chunk": (lambda x: x.chunk(2, 1), (_X,)),
     "unsafe_split": (lambda x: _aten.unsafe_split(x, 3, 2), (_X,)),

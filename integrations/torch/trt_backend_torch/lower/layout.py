@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["RULES", "Dims", "left_out", "position", "start_of"]
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -214,16 +215,15 @@ def _slice(
 )
 def _split(
     b: Lowering, x: Value, dim: int, split_size: DimLike = 0, split_sizes: Dims = ()
-) -> tuple[Value, ...]:
-    """Parts of the promised sizes."""
+) -> tuple[Value | None, ...]:
+    """Parts of the promised sizes, but for those that nobody takes."""
     axis = b.axis(dim, x.type.rank)
-    parts: list[Value] = []
-    start: DimLike = 0
-    for result in b.results:
-        assert result is not None, "the parts of a split are tensors"
-        parts.append(b.slice(x, axis, start, result.shape[axis]))
-        start = start + result.shape[axis]
-    return tuple(parts)
+    steps = split_sizes or [split_size] * len(b.results)
+    starts = itertools.accumulate(steps, initial=0)
+    return tuple(
+        None if result is None else b.slice(x, axis, start, result.shape[axis])
+        for start, result in zip(starts, b.results, strict=False)
+    )
 
 
 @RULES.rule(_aten.unbind.int)
