@@ -180,9 +180,8 @@ def _scaled(dim: DimLike, scale: float) -> DimLike | None:
 
 @RULES.rule(Resize, SINGLE, _refuse_resize)
 def _resize(m: ModelWriter, op: Resize, x: Tensor) -> str:
-    flat = (
-        op.mode is InterpolationMode.LINEAR and x.type.rank == 3
-    )  # whose kernel takes twice as long as that for images
+    # The kernel for vectors takes twice as long as that for images.
+    flat = op.mode is InterpolationMode.LINEAR and x.type.rank == 3
     height, axis = ((1,) if flat else ()), m.constant([2], DType.INT64)
     scales = [m.constant((1.0, 1.0, *height, *op.scales), DType.FLOAT32)] if op.scales else []
     result = m.node(
