@@ -33,6 +33,9 @@ CASES: dict[str, Case] = {
     "average 3d": (lambda x: F.avg_pool3d(x, 2), (randn(1, 2, 4, 4, 4),)),
     "adaptive average 1": on_each(lambda x: F.adaptive_avg_pool2d(x, 1), IMAGES, IMAGES[0]),
     "adaptive average": (lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (IMAGES,)),
+    "adaptive average uneven": (lambda x: F.adaptive_avg_pool2d(x, (4, 5)), (IMAGES,)),
+    "adaptive average to more": on_each(lambda x: F.adaptive_avg_pool2d(x, (7, 13)), IMAGES, IMAGES[0]),
+    "adaptive average 3d uneven": (lambda x: F.adaptive_avg_pool3d(x, (3, 2, 1)), (randn(1, 2, 4, 3, 5),)),
     "adaptive average same": (lambda x: F.adaptive_avg_pool2d(x, 6), (IMAGES,)),
     "adaptive average 1d": (lambda x: F.adaptive_avg_pool1d(x, 2), (FLOATS,)),
     "adaptive average 3d": (lambda x: F.adaptive_avg_pool3d(x, 2), (randn(1, 2, 4, 4, 4),)),
@@ -63,7 +66,7 @@ REFUSED: dict[str, tuple[Case, ReasonKind]] = {
         (lambda x: F.avg_pool2d(x, 4, 3, 1, ceil_mode=True), (IMAGES,)),
         ReasonKind.UNSUPPORTED,  # by ONNX Runtime
     ),
-    "uneven": ((lambda x: F.adaptive_avg_pool2d(x, 4), (IMAGES,)), ReasonKind.UNSUPPORTED),
+    "uneven": ((lambda x: F.adaptive_max_pool2d(x, 4), (IMAGES,)), ReasonKind.UNSUPPORTED),
     "integers": ((lambda x: F.max_pool2d(x, 2), (IMAGES.int(),)), ReasonKind.DTYPE),
 }
 

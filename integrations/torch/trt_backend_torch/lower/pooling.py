@@ -7,13 +7,18 @@ __all__ = ["RULES"]
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import Dim, DimLike
 from trt_backend.ir.graph import Value
+from trt_backend.ir.ops.contraction import MatrixMultiply
 from trt_backend.ir.ops.reduction import Pooling, PoolingKind, ReduceKind
+from trt_backend.ir.types import volume
 from trt_backend_torch.lower.context import Lowering
+from trt_backend_torch.lower.reduction import widened
 from trt_backend_torch.lower.rules import RuleTable
 
 RULES = RuleTable()
@@ -81,7 +86,7 @@ RULES.rules(
 
 
 def _adapted(b: Lowering, kind: PoolingKind, x: Value, spatial: int, output_size: Sequence[DimLike]) -> Value:
-    """Return a reduction where the output is one element, or windows that do not overlap."""
+    """Return a reduction where the output is one element, windows that do not overlap, or averages of uneven ones."""
     rank = x.type.rank
     if all(size == 1 for size in output_size):
         reduce = ReduceKind.MAX if kind is PoolingKind.MAX else ReduceKind.AVG
@@ -89,9 +94,35 @@ def _adapted(b: Lowering, kind: PoolingKind, x: Value, spatial: int, output_size
     sizes = b.static("the size of what is pooled", *x.shape[rank - spatial :])
     outputs = b.static("the size to pool to", *output_size)
     if any(size % output for size, output in zip(sizes, outputs, strict=True)):
-        raise UnsupportedError(f"{list(sizes)} pooled to {list(outputs)} needs windows of several sizes")
+        if kind is PoolingKind.MAX:
+            raise UnsupportedError(f"{list(sizes)} pooled to {list(outputs)} needs windows of several sizes")
+        return _averaged(b, x, sizes, outputs)
     window = tuple(size // output for size, output in zip(sizes, outputs, strict=True))
     return _pooled(b, kind, x, spatial, window, window, (0,), ceil_mode=False)
+
+
+def _averaged(b: Lowering, x: Value, sizes: Sequence[int], outputs: Sequence[int]) -> Value:
+    """Average windows of several sizes, by a product with a matrix of shares along each axis.
+
+    What is not finite reaches windows beside its own: 0 times it is NaN.
+    """
+    if not x.dtype.is_float:
+        raise UnsupportedError(f"no engine op pools {x.dtype.value}", ReasonKind.DTYPE)
+    y, spatial = widened(b, x), len(sizes)
+    lead = tuple(range(x.type.rank - spatial))
+    for size, output in zip(reversed(sizes), reversed(outputs), strict=True):
+        rows = b.reshape(y, (volume(y.shape[:-1]), size))
+        product = b.add(MatrixMultiply(), rows, b.constant(_shares(size, output), y.dtype))
+        y = b.reshape(product, (*y.shape[:-1], output))
+        y = b.transpose(y, (*lead, x.type.rank - 1, *range(len(lead), x.type.rank - 1)))
+    return b.cast(y, x.dtype)
+
+
+def _shares(size: int, output: int) -> npt.NDArray[np.float64]:
+    """Return [size, output]: the share of each element in each average (torch's windows)."""
+    place, window = np.arange(size)[:, None], np.arange(output)
+    first, last = window * size // output, -(-(window + 1) * size // output)
+    return ((first <= place) & (place < last)) / (last - first)
 
 
 def _pooled(
