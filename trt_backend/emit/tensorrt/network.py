@@ -165,11 +165,11 @@ class NetworkWriter:
 
         There, kernels make an infinity that they cannot hold (`Stack.writes_infinity`).
         """
-        infinite = x.dtype.is_float and x.array is not None and x.array.size == 1 and np.isinf(x.array).all()
-        if self.stack.writes_infinity or x.array is None or not infinite:
+        array = None if self.stack.writes_infinity or not x.dtype.is_float else x.array
+        if array is None or array.size != 1 or not np.isinf(array).all():
             return x.handle
         handle = self.cast(condition(), DType.FLOAT32)
-        for factor in (3e38, math.copysign(3e38, x.array.item())):
+        for factor in (3e38, math.copysign(3e38, array.item())):
             large = self.constant(np.full((1,) * x.type.rank, factor), DType.FLOAT32)
             handle = self.binary("PROD", handle, large, DType.FLOAT32)
         return handle if x.dtype is DType.FLOAT32 else self.cast(handle, x.dtype)

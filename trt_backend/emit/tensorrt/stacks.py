@@ -36,7 +36,7 @@ class Stack:
         normalization: the method that adds a normalization.
         attention: the method that adds an attention.
         multiplies_rows: whether batches of one row may be multiplied. Where 8.6 fuses an attention of one query, it takes the
-            keys' batch for their positions (8.6.0 on an H200; TensorRT's issue 3645 tells of the like; ADR 18).
+            keys' batch for their positions (8.6.0 on an H200; TensorRT's issue 3645 tells of the like; ADR 22).
         writes_infinity: whether kernels may hold infinite constants. 8.6 writes 1e38 into its pointwise kernels where a
             constant of one element is infinite and the kernel computes in float32 (8.6.0 on an H200).
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["REFERENCE", "nearest_indices"]
+__all__ = ["REFERENCE"]
 
 from collections.abc import Callable
 from typing import Any
@@ -107,7 +107,7 @@ def _resize(op: Resize, x: Array) -> Array:
 def _resize_axis(op: Resize, x: Array, axis: int, size: int) -> Array:
     scale = op.scales[axis - 2] if op.scales else None
     if op.mode is InterpolationMode.NEAREST:
-        return np.take(x, nearest_indices(op.coordinates, x.shape[axis], size, scale), axis=axis)
+        return np.take(x, _nearest_indices(op.coordinates, x.shape[axis], size, scale), axis=axis)
     last = x.shape[axis] - 1
     position = _positions(op.coordinates, x.shape[axis], size, scale)
     if op.mode is InterpolationMode.LINEAR:
@@ -135,7 +135,7 @@ def _cubic_taps(part: Array) -> list[tuple[int, Array]]:
     return [(-1, far(part + 1)), (0, near(part)), (1, near(1 - part)), (2, far(2 - part))]
 
 
-def nearest_indices(
+def _nearest_indices(
     coordinates: ResizeCoordinates, before: int, after: int, scale: float | None = None
 ) -> Array:
     """Return the indices of the elements that a NEAREST resize of an axis from `before` to `after` elements takes."""

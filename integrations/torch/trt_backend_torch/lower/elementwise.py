@@ -11,7 +11,17 @@ Rules:
 
 from __future__ import annotations
 
-__all__ = ["RULES", "arithmetic", "compare", "inverted", "reciprocal_root", "squared", "times", "truncated"]
+__all__ = [
+    "RULES",
+    "arithmetic",
+    "compare",
+    "inverted",
+    "no_narrower",
+    "reciprocal_root",
+    "squared",
+    "times",
+    "truncated",
+]
 
 import math
 from collections.abc import Callable
@@ -208,8 +218,7 @@ def truncated(b: Lowering, x: Value) -> Value:
 @RULES.rule(_aten.atan2.default)
 def _atan2(b: Lowering, x: Value, other: Value) -> Value:
     """The angle of (other, x), from the one in the first quadrant; 1 / -0 tells the sign of a zero (ZERO)."""
-    dtype = b.result.dtype
-    wide = DType.FLOAT32 if dtype in (DType.FLOAT16, DType.BFLOAT16) else dtype
+    dtype, wide = b.result.dtype, no_narrower(b.result.dtype)
 
     def is_positive(y: Value) -> Value:
         return b.elementwise(
@@ -228,8 +237,7 @@ def _atan2(b: Lowering, x: Value, other: Value) -> Value:
 @RULES.rule(_aten.hypot.default)
 def _hypot(b: Lowering, x: Value, other: Value) -> Value:
     """`sqrt(x**2 + other**2)`, by the larger one times a root between 1 and 2, so that no square overflows."""
-    dtype = b.result.dtype
-    wide = DType.FLOAT32 if dtype in (DType.FLOAT16, DType.BFLOAT16) else dtype
+    dtype, wide = b.result.dtype, no_narrower(b.result.dtype)
     x, other = (b.unary(UnaryKind.ABS, b.value(y, wide)) for y in (x, other))
     large, small = b.elementwise(_MAX, x, other, wide), b.elementwise(_MIN, x, other, wide)
     same = b.elementwise(_EQUAL, large, small, wide)  # both may be 0, or infinite
@@ -266,6 +274,11 @@ def _integer_power(b: Lowering, x: Value, exponent: int) -> Value:
         return x if exponent else b.expand(b.full((), 1, x.dtype), x.shape)
     root = squared(b, _integer_power(b, x, exponent // 2))
     return b.elementwise(_PROD, root, x, x.dtype) if exponent % 2 else root
+
+
+def no_narrower(dtype: DType) -> DType:
+    """Return float32 for a narrower float."""
+    return DType.FLOAT32 if dtype in (DType.FLOAT16, DType.BFLOAT16) else dtype
 
 
 def squared(b: Lowering, x: Value) -> Value:

@@ -106,8 +106,7 @@ def _averaged(b: Lowering, x: Value, sizes: Sequence[int], outputs: Sequence[int
 
     What is not finite reaches windows beside its own: 0 times it is NaN.
     """
-    if not x.dtype.is_float:
-        raise UnsupportedError(f"no engine op pools {x.dtype.value}", ReasonKind.DTYPE)
+    _require_floats(x)
     y, spatial = widened(b, x), len(sizes)
     lead = tuple(range(x.type.rank - spatial))
     for size, output in zip(reversed(sizes), reversed(outputs), strict=True):
@@ -116,6 +115,11 @@ def _averaged(b: Lowering, x: Value, sizes: Sequence[int], outputs: Sequence[int
         y = b.reshape(product, (*y.shape[:-1], output))
         y = b.transpose(y, (*lead, x.type.rank - 1, *range(len(lead), x.type.rank - 1)))
     return b.cast(y, x.dtype)
+
+
+def _require_floats(x: Value) -> None:
+    if not x.dtype.is_float:
+        raise UnsupportedError(f"no engine op pools {x.dtype.value}", ReasonKind.DTYPE)
 
 
 def _shares(size: int, output: int) -> npt.NDArray[np.float64]:
@@ -137,8 +141,7 @@ def _pooled(
     count_padding: bool = False,
 ) -> Value:
     """Return the pooling of [*batch, C, *spatial]."""
-    if not x.dtype.is_float:
-        raise UnsupportedError(f"no engine op pools {x.dtype.value}", ReasonKind.DTYPE)
+    _require_floats(x)
     window, border = _each(kernel_size, spatial), _each(padding, spatial)
     step = _each(stride, spatial) or window
     if ceil_mode:

@@ -28,7 +28,7 @@ from trt_backend.ir.ops.layout import GatherElements, Range
 from trt_backend.ir.ops.reduction import CumulativeSum, ReduceKind, Softmax, TopK, TopKKind
 from trt_backend.ir.types import DType, volume
 from trt_backend_torch.lower.context import Lowering, Number
-from trt_backend_torch.lower.elementwise import squared
+from trt_backend_torch.lower.elementwise import no_narrower, squared
 from trt_backend_torch.lower.rules import RuleTable
 
 RULES = RuleTable()
@@ -90,18 +90,17 @@ def _vector_norm(
     if ord == 0:
         zero = b.elementwise(ElementwiseKind.EQUAL, x, 0, result)
         return _accumulated(ReduceKind.SUM, b, b.unary(UnaryKind.NOT, zero), dim, keepdim)
-    if ord == 2:
-        axes = b.axes(dim, x.type.rank)
-        total = b.reduce(ReduceKind.SUM, squared(b, widened(b, x)), axes, keep_dims=keepdim)
-        return b.cast(b.unary(UnaryKind.SQRT, total), result)
-    if ord not in (1, math.inf, -math.inf):
-        power = b.elementwise(
-            ElementwiseKind.POW, b.unary(UnaryKind.ABS, widened(b, x)), ord, widened(b, x).dtype
-        )
-        total = b.reduce(ReduceKind.SUM, power, b.axes(dim, x.type.rank), keep_dims=keepdim)
-        return b.cast(b.elementwise(ElementwiseKind.POW, total, 1 / ord, total.dtype), result)
-    kind = {1: ReduceKind.SUM, math.inf: ReduceKind.MAX, -math.inf: ReduceKind.MIN}[ord]
-    return _accumulated(kind, b, b.unary(UnaryKind.ABS, x), dim, keepdim)
+    kinds = {1: ReduceKind.SUM, math.inf: ReduceKind.MAX, -math.inf: ReduceKind.MIN}
+    if ord in kinds:
+        return _accumulated(kinds[ord], b, b.unary(UnaryKind.ABS, x), dim, keepdim)
+    wide = widened(b, x)
+
+    def power(y: Value, exponent: float) -> Value:
+        return b.elementwise(ElementwiseKind.POW, y, exponent, wide.dtype)
+
+    powers = squared(b, wide) if ord == 2 else power(b.unary(UnaryKind.ABS, wide), ord)
+    total = b.reduce(ReduceKind.SUM, powers, b.axes(dim, x.type.rank), keep_dims=keepdim)
+    return b.cast(b.unary(UnaryKind.SQRT, total) if ord == 2 else power(total, 1 / ord), result)
 
 
 # Variances
@@ -160,7 +159,7 @@ def _bessel(b: Lowering, count: DimLike, correction: Number) -> Value | float | 
 
 def widened(b: Lowering, x: Value) -> Value:
     """Return x in float32 where it is narrower (WIDE)."""
-    return b.cast(x, DType.FLOAT32) if x.dtype in (DType.FLOAT16, DType.BFLOAT16) else x
+    return b.cast(x, no_narrower(x.dtype))
 
 
 # Extremes
