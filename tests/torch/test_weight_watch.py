@@ -106,14 +106,26 @@ def test_a_tensor_in_the_place_of_one_that_went_is_another(*, writes: bool) -> N
     """As an allocator of objects makes it: the same identity, and what is written is of the same version."""
     watch, weights = WeightWatch(writes=writes), _weights()
     before = watch.version(weights)
-    (identity, version), data = (id(weights[1]), weights[1]._version), weights[1].data
+    identity, version = id(weights[1]), weights[1]._version
     for _ in range(1000):
         weights[1] = None  # type: ignore[call-overload]
-        weights[1] = torch.nn.Parameter(data)
+        weights[1] = torch.nn.Parameter(torch.randn(64, 64))
         if (id(weights[1]), weights[1]._version) == (identity, version):
             break
     else:
         pytest.skip("no tensor came to lie where the last one was")
+    assert watch.version(weights) is not before
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_watched_tensors_may_be_swapped(*, writes: bool) -> None:
+    """`torch.utils.swap_tensors` takes no tensor with a weak reference; objects and versions stay as they were."""
+    watch, weights = WeightWatch(writes=writes), _weights()
+    before, other = watch.version(weights), torch.nn.Parameter(torch.randn(64, 64))
+    assert other._version == weights[0]._version
+    torch.utils.swap_tensors(weights[0], other)
+    assert writes == (watch.version(weights) is not before)
+    del other
     assert watch.version(weights) is not before
 
 

@@ -1,14 +1,15 @@
 """Noticing that weights may have changed, without reading them.
 
 Rules:
-  OBJECT   Another tensor: `load_state_dict(assign=True)`, a new Parameter.
+  OBJECT   Another tensor: `load_state_dict(assign=True)`, a new Parameter. Its identity may be that of one that went, its
+           storage is another (or the same, and what was written there is rule VERSION's, and what it does not count).
   STORAGE  Another address, or the same one in another storage: `p.data = new` frees memory that the next `p.data = new`
            may get again, with the address and the version that we know.
   VERSION  Writes that autograd counts: optimizers, `load_state_dict`, in-place operations.
   EPOCH    What no version counts, but tells us otherwise: a step of any optimizer (fused ones count nothing), a forward
            of a training graph of ours.
-  WEAK     No tensor and no storage is held. One that goes says so: its identity or address may become another's. The
-           price: `torch.utils.swap_tensors` refuses tensors that somebody refers to weakly.
+  WEAK     No tensor and no storage is held. A storage that goes says so, as its address may become another's. Tensors are
+           not even referred to weakly: `torch.utils.swap_tensors` would refuse them.
   SETS     Modules of one structure that are compiled one by one share a graph: what was seen is kept by the first weight.
   BLIND    A tensor made under `torch.inference_mode` counts nothing: nobody can tell, contents are compared.
 
@@ -77,7 +78,7 @@ class _Objects:
     def __init__(self, weights: list[torch.Tensor]) -> None:
         self._gone: list[Any] = []
         self._objects = list(map(id, weights))
-        self._referents: list[Any] = [weakref.ref(weight, self._gone.append) for weight in weights]
+        self._storages = [weakref.ref(weight.untyped_storage(), self._gone.append) for weight in weights]
 
     def are(self, weights: list[torch.Tensor]) -> bool:
         """Whether these are the tensors, and nothing says that they changed."""
@@ -92,7 +93,6 @@ class _Contents(_Objects):
         self._versions = [weight._version for weight in weights]
         self._addresses = list(map(torch.Tensor.data_ptr, weights))
         super().__init__(weights)
-        self._referents += [weakref.ref(weight.untyped_storage(), self._gone.append) for weight in weights]
 
     def are(self, weights: list[torch.Tensor]) -> bool:
         return (

@@ -4,10 +4,10 @@ Rules:
   WIDE   an input is cast to the dtype that torch promises before it is summed (booleans and integers to int64);
          squares and exponentials of float16 and bfloat16, which would overflow, are summed in float32, as in torch.
   FIRST  the index of an extreme is the least at which the tensor equals its extreme; a NaN is every extreme.
-  ORDER  NaN is larger than infinity: the keys of sorts are halves, among which 3e38 stands for infinity and infinity for
-         NaN. (The smallest numbers of all lose a bit in that.) Equal elements keep their order, which torch promises for
-         stable sorts only: integers and booleans, which often repeat, are not sorted otherwise, while the indices of equal
-         floats may differ from torch's.
+  ORDER  NaN is larger than infinity: the keys of sorts are quarters, and what is larger than any quarter stands for
+         infinity and for NaN (ADR 22 says why no key is infinite). The smallest numbers of all lose bits in that. Equal
+         elements keep their order, which torch promises for stable sorts only: integers and booleans, which often repeat,
+         are not sorted otherwise, while the indices of equal floats may differ from torch's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from trt_backend.errors import ReasonKind, UnsupportedError
 from trt_backend.ir.dims import DimLike
 from trt_backend.ir.graph import Value
-from trt_backend.ir.ops.elementwise import ElementwiseKind, UnaryKind
+from trt_backend.ir.ops.elementwise import ActivationKind, ElementwiseKind, UnaryKind
 from trt_backend.ir.ops.layout import GatherElements, Range
 from trt_backend.ir.ops.reduction import CumulativeSum, ReduceKind, Softmax, TopK, TopKKind
 from trt_backend.ir.types import DType, volume
@@ -37,7 +37,7 @@ _aten = torch.ops.aten
 
 _SUM, _SUB, _PROD, _DIV = ElementwiseKind.SUM, ElementwiseKind.SUB, ElementwiseKind.PROD, ElementwiseKind.DIV
 
-_ABOVE_HALVES = 3e38  # above half the largest float32
+_INFINITY_KEY, _NAN_KEY = 9e37, 9.5e37  # above a quarter of the largest float32, 8.5e37 (ORDER)
 
 Axes: TypeAlias = int | Sequence[int] | None
 
@@ -271,17 +271,17 @@ def _top(b: Lowering, x: Value, count: int, dim: int, kind: TopKKind) -> tuple[V
     axis, lifted = b.axis(dim, x.type.rank), b.with_rank(x, 1)
     key = b.cast(lifted, DType.INT32) if x.dtype is DType.BOOL else lifted
     if x.dtype.is_float:
-        key = _finite_but_nan(b, b.cast(lifted, DType.FLOAT32))
+        key = _finite_key(b, b.cast(lifted, DType.FLOAT32))
     _, indices = b.emit(TopK(kind, count, axis), key)
     values, indices = b.add(GatherElements(axis), lifted, indices), b.cast(indices, DType.INT64)
     return (values, indices) if x.type.rank else (b.reshape(values, ()), b.reshape(indices, ()))
 
 
-def _finite_but_nan(b: Lowering, x: Value) -> Value:
+def _finite_key(b: Lowering, x: Value) -> Value:
     """Return float32 keys (ORDER)."""
-    half = b.elementwise(ElementwiseKind.PROD, x, 0.5, DType.FLOAT32)
-    finite = b.elementwise(ElementwiseKind.MIN, half, _ABOVE_HALVES, DType.FLOAT32)
-    return b.select(b.unary(UnaryKind.ISNAN, x), math.inf, finite, DType.FLOAT32)
+    quarter = b.elementwise(ElementwiseKind.PROD, x, 0.25, DType.FLOAT32)
+    finite = b.activation(ActivationKind.CLIP, quarter, -_INFINITY_KEY, _INFINITY_KEY)
+    return b.select(b.unary(UnaryKind.ISNAN, x), _NAN_KEY, finite, DType.FLOAT32)
 
 
 def _check_order(x: Value, stable: bool | None) -> None:
