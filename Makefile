@@ -43,16 +43,18 @@ demo: setup ## Semantic search with a pretrained MiniLM, and a converted SavedMo
 test: setup ## Run every test that needs no GPU (ARGS="..." goes to pytest)
 	$(BIN)/python -m pytest -m "not gpu" --timeout=600 -n auto --dist worksteal $(ARGS)
 
-# `make test-torch TORCH=2.9`: an environment of its own for each version, without TensorRT. PyPI's torch for Linux brings CUDA's
-# libraries, 7 GB in all: point pip at PyTorch's CPU wheels first if you do not want them.
+# `make test-torch TORCH=2.9`: an environment of its own for each version, without TensorRT and with an old ONNX Runtime. PyPI's
+# torch for Linux brings CUDA's libraries, 7 GB in all: point pip at PyTorch's CPU wheels first if you do not want them.
 TORCH ?= 2.9
+ONNXRUNTIME ?= 1.23
 TORCH_VENV := .venv-torch$(TORCH)
 
-test-torch: ## Run the torch tests, less those of OpInfo, on another torch, in an environment of its own (TORCH=2.9)
+test-torch: ## Run the torch tests, less those of OpInfo, on another torch, in an environment of its own (TORCH=2.9 ONNXRUNTIME=1.23)
 	@test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	@$(TORCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-input -e . 'torch==$(TORCH).*' \
-		'hypothesis>=6.100' 'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'transformers>=4.48'
-	$(TORCH_VENV)/bin/python -m pytest --timeout=600 -n auto --dist worksteal --ignore tests/torch/test_opinfo.py tests/torch $(ARGS)
+		'onnxruntime==$(ONNXRUNTIME).*' 'hypothesis>=6.100' 'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'transformers>=4.48'
+	$(TORCH_VENV)/bin/python -m pytest --timeout=600 -n auto --dist worksteal --ignore tests/torch/test_opinfo.py tests/torch \
+		tests/conformance/test_onnxruntime.py $(ARGS)
 
 # `make test-tf TF=2.16`: an environment of its own for each version (Python 3.11 or 3.12 for 2.16 and 2.18).
 TF ?= 2.18

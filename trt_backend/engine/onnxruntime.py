@@ -53,6 +53,10 @@ _MODEL_LIMIT = 3 << 29
 # ONNX Runtime fuses a sum with the layer norm after it into one node, whose kernel is several times slower than the two:
 # 0.54 ms against 0.13 ms for 512 rows of 384 (MiniLM, version 1.31, 2 cores).
 _DISABLED = ["SkipLayerNormFusion"]
+_DISABLED_IN_FLOAT64 = [
+    *_DISABLED,
+    "QuickGeluFusion",
+]  # 1.23 fuses x * sigmoid(x) into what it has no such kernel for
 _SILENT = 4  # the log level "fatal": errors reach the user as exceptions
 
 
@@ -129,9 +133,11 @@ class OnnxRuntimeProvider:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
         settings.add_session_config_entry("session.intra_op.spin_duration_us", "50")
         settings.add_session_config_entry("session.force_spinning_stop", "1")
+        doubles = any(value.dtype is DType.FLOAT64 for value in graph.values())
+        disabled = _DISABLED_IN_FLOAT64 if doubles else _DISABLED
         try:
             session = _ort.InferenceSession(
-                blob, settings, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
+                blob, settings, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
             )
         except _ERRORS as error:
             raise BuildError(f"ONNX Runtime {_ort.__version__} refuses the model: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 import torch
 from harness import Case, Function, check, each, on_each, operations, overloads, refusal
@@ -18,7 +20,8 @@ CASES: dict[str, Case] = {
         "asinh": torch.asinh,
         "atan": torch.atan,
         "cosh": lambda x: torch.cosh(x.clamp(-5, 5)),
-        "erf": torch.erf,
+        # the last ONNX Runtime for Python 3.10 has erf(NaN) = 1 (README)
+        "erf": (lambda x: torch.erf(x.nan_to_num())) if version("onnxruntime") < "1.24" else torch.erf,
         "exp": torch.exp,
         "exp2": torch.exp2,
         "expm1": torch.expm1,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_backend.emit.onnx.model import ONNX_DTYPE, ModelWriter, Tensor
+from trt_backend.emit.onnx.model import ONNX_DTYPE, ONNXRUNTIME, ModelWriter, Tensor
 from trt_backend.emit.onnx.rules import ALL, FLOATS, INTEGERS, RULES, SINGLE, WIDE_INTEGERS
 from trt_backend.ir.ops.elementwise import (
     Activation,
@@ -192,17 +192,17 @@ def _batch_norm(
 def _quantize_dequantize(m: ModelWriter, op: QuantizeDequantize, x: Tensor) -> str:
     """Emit a pair, of which a constant is quantized here: ONNX Runtime takes int8 weights as initializers only.
 
-    Its int8 products take a scale for each column of matrices, but not of stacks of them: those stay in floating point.
+    The operators are its own: 1.23 has kernels of ONNX's in earlier opsets only, and its own take float16, too. Its int8 products take a scale for each column of matrices, but not of stacks of them: those stay in floating point.
     """
     scale = op.scale(x.dtype)
     scales, zeros = m.constant(scale, x.dtype), m.constant(np.zeros(scale.shape), DType.INT8)
     known = m.known(x)
     if known is None:
-        quantized = m.node("QuantizeLinear", x.name, scales, zeros, axis=op.axis)
+        quantized = m.node("QuantizeLinear", x.name, scales, zeros, domain=ONNXRUNTIME, axis=op.axis)
     else:
         broadcast = op.broadcast_scale(known.ndim, x.dtype)
         steps = np.clip(np.rint(known / broadcast), -128, 127)
         if known.ndim > 2 and op.axis > 0:
             return m.constant(steps * broadcast, x.dtype)
         quantized = m.constant(steps, DType.INT8)
-    return m.node("DequantizeLinear", quantized, scales, axis=op.axis)
+    return m.node("DequantizeLinear", quantized, scales, zeros, domain=ONNXRUNTIME, axis=op.axis)

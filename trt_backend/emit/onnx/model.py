@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["IR_VERSION", "ONNX_DTYPE", "OPSET", "ModelWriter", "Tensor", "dim_input"]
+__all__ = ["IR_VERSION", "ONNXRUNTIME", "ONNX_DTYPE", "OPSET", "ModelWriter", "Tensor", "dim_input"]
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ _numpy_helper: Any = onnx.numpy_helper
 
 OPSET = 23
 """The first opset with Attention."""
+ONNXRUNTIME = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
 IR_VERSION = 11
 """The IR version that came with opset 23; ONNX Runtime 1.23 reads it."""
 
@@ -77,17 +79,17 @@ class ModelWriter:
         self._shapes: dict[Shape, str] = {}
 
     def node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output and return the output's name; an input "" is left out."""
+        """Add a node of one output, see `nodes`, and return the output's name; an input "" is left out."""
         (output,) = self.nodes(op_type, *inputs, outputs=1, **attributes)
         return output
 
     def nodes(
         self, op_type: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any
     ) -> list[str]:
-        """Add a node and return the names of its outputs."""
+        """Add a node, of another domain perhaps than ONNX's own, and return the names of its outputs."""
         name = f"{self.scope}.{op_type}.{len(self._nodes)}"
         names = [f"{name}:{i}" for i in range(outputs)]
-        self._nodes.append(_helper.make_node(op_type, inputs, names, name, **attributes))
+        self._nodes.append(_helper.make_node(op_type, inputs, names, name, domain=domain, **attributes))
         return names
 
     def identity(self, source: str, name: str) -> None:
@@ -139,7 +141,7 @@ class ModelWriter:
             [_value_info(tensor) for tensor in inputs],
             [_value_info(tensor) for tensor in outputs],
         )
-        opsets = [_helper.make_opsetid("", OPSET)]
+        opsets = [_helper.make_opsetid("", OPSET), _helper.make_opsetid(ONNXRUNTIME, 1)]
         model = _helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="trt-backend"
         )
