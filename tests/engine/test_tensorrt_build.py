@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -214,6 +215,7 @@ class Timings:
         return self.measured
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize(
     ("stored", "refused", "measured", "kept"),
     [
@@ -231,12 +233,17 @@ def test_timings_cost_no_engine(
     kept: bytes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    fails: bool,
 ) -> None:
     monkeypatch.setattr(tensorrt_build.cuda, "device_name", lambda: "gpu")
     cache, trt = EngineCache(tmp_path), SimpleNamespace(__name__="tensorrt", __version__="8.6.0")
     cache.merge_timings("tensorrt_8_6_0_gpu", lambda _: stored)
-    with shared_timings(trt, Timings(refused, measured), cache):
-        pass
+    cancelled = BuildError("cancelled")
+    expected = pytest.raises(BuildError) if fails else nullcontext()
+    with expected, shared_timings(trt, Timings(refused, measured), cache):
+        if fails:
+            raise cancelled
     assert cache.timings("tensorrt_8_6_0_gpu") == kept
 
 

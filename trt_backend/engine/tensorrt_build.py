@@ -258,21 +258,23 @@ def _trt_profile(builder: Any, graph: Graph, profile: Profile) -> Any:
 
 @contextmanager
 def shared_timings(trt: Any, config: Any, cache: EngineCache) -> Generator[None]:
-    """Have the build of a block use what earlier ones measured on this device, and keep what it measures.
+    """Have the build of a block use what earlier ones measured on this device, and keep what it measures, even if it fails.
 
     Timings that TensorRT refuses are replaced; where it shares none, the build goes on without.
     """
     name = re.sub(r"\W", "_", f"{trt.__name__} {trt.__version__} {cuda.device_name()}")
     known = cache.timings(name)
-    shared = any(_begins_with(config, timings) for timings in (known, b""))
-    yield
-    if not shared:
+    if not any(_begins_with(config, timings) for timings in (known, b"")):
         log.debug("TensorRT takes no timing cache, the timings of this build are lost")
+        yield
         return
     try:
-        cache.merge_timings(name, lambda stored: _merged(config, known, stored))
-    except (OutOfMemoryError, RuntimeError) as error:
-        log.debug("the timings of this build are lost: %s", error)
+        yield
+    finally:  # minutes of measuring, where a build was cancelled
+        try:
+            cache.merge_timings(name, lambda stored: _merged(config, known, stored))
+        except (OutOfMemoryError, RuntimeError) as error:
+            log.debug("the timings of this build are lost: %s", error)
 
 
 def _begins_with(config: Any, timings: bytes) -> bool:
