@@ -6,16 +6,20 @@
 Every start is a process of its own. The clock starts once the imports are done, `trt_backend_torch` among them, which
 brings dynamo and AOTAutograd, and the model and its inputs are on the device, where they have computed once in single
 precision: CUDA and cuDNN are loaded. What torch, and we, import only when a first graph is compiled is counted, TensorRT
-among it.
+among it, and shown beside.
 """
 
 from __future__ import annotations
 
 import argparse
+import builtins
+import importlib
 import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -69,16 +73,23 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to try it out")
     parser.add_argument("--out", type=Path, default=DOCS / "benchmarks-gpu-starts.md", help="the page")
     arguments = parser.parse_args()
-    lines = ["| start | first result s | engine calls | exit code |", "|---|---:|---:|---:|"]
+    lines = [
+        "| start | first result s | of which imports s | engine calls | exit code |",
+        "|---|---:|---:|---:|---:|",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         kept = f"{folder}/kept"
         for start in STARTS:
             rounds = 1 if start.once else arguments.rounds
             caches = [kept if start.cached or start.once else f"{folder}/{i}" for i in range(rounds)]
             found = [_in_a_process(start, arguments.row, cache, arguments.device) for cache in caches]
-            seconds = statistics.median(second for second, _, _ in found)
-            calls, codes = {calls for _, calls, _ in found}, {code for _, _, code in found}
-            lines.append(f"| {start.name} | {seconds:.2f} | {_listed(calls)} | {_listed(codes)} |")
+            seconds, imports = (
+                statistics.median(times) for times in zip(*((f[0], f[1]) for f in found), strict=True)
+            )
+            calls, codes = {f[2] for f in found}, {f[3] for f in found}
+            lines.append(
+                f"| {start.name} | {seconds:.2f} | {imports:.2f} | {_listed(calls)} | {_listed(codes)} |"
+            )
             print(lines[-1], flush=True)
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
     page = [
@@ -96,15 +107,15 @@ def _listed(values: set[int]) -> str:
     return ", ".join(map(str, sorted(values)))
 
 
-def _in_a_process(start: Start, row: Row, cache: str, device: str) -> tuple[float, int, int]:
-    """Return the seconds, how many calls engines answered, and how the process ended."""
+def _in_a_process(start: Start, row: Row, cache: str, device: str) -> tuple[float, float, int, int]:
+    """Return the seconds, those of imports, how many calls engines answered, and how the process ended."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_first_result, args=(theirs, start, row, cache, device))
     process.start()
-    seconds, calls = ours.recv()
+    seconds, imports, calls = ours.recv()
     process.join()
-    return seconds, calls, process.exitcode or 0
+    return seconds, imports, calls, process.exitcode or 0
 
 
 def _first_result(pipe: Connection, start: Start, row: Row, cache: str, device: str) -> None:
@@ -116,11 +127,39 @@ def _first_result(pipe: Connection, start: Start, row: Row, cache: str, device: 
     if start.backend is not None:
         options = {**start.options, "cache_dir": cache} if start.options else None
         call = torch.compile(subject.model, backend=start.backend, options=options, dynamic=False)
-    with torch.inference_mode():
+    with torch.inference_mode(), _timed_imports() as imports:
         call(*subject.inputs)
     synchronize()
     seconds = time.perf_counter() - begin
-    pipe.send((seconds, sum(r["engine_calls"] for r in trt_backend.report().to_dict()["regions"])))
+    calls = sum(region["engine_calls"] for region in trt_backend.report().to_dict()["regions"])
+    pipe.send((seconds, sum(imports), calls))
+
+
+@contextmanager
+def _timed_imports() -> Generator[list[float]]:
+    """Collect the seconds of each import that no other one asks for."""
+    seconds: list[float] = []
+    running = 0
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal running
+            begin, running = time.perf_counter(), running + 1
+            try:
+                return function(*arguments, **named)
+            finally:
+                running -= 1
+                if not running:
+                    seconds.append(time.perf_counter() - begin)
+
+        return call
+
+    before = builtins.__import__, importlib.import_module
+    builtins.__import__, importlib.import_module = map(timed, before)
+    try:
+        yield seconds
+    finally:
+        builtins.__import__, importlib.import_module = before
 
 
 if __name__ == "__main__":
