@@ -62,6 +62,26 @@ def test_runs_whole(name: str, report: ReportChecks, tmp_path: Path) -> None:
 
 
 @needs_trt
+@pytest.mark.parametrize("options", [{"scale_factor": 2}, {"scale_factor": 2, "mode": "bilinear"}])
+def test_decoders_scale_what_encoders_halved_several_times(
+    options: dict[str, Any], report: ReportChecks
+) -> None:
+    halves = [torch.nn.Conv2d(3, 3, 3, stride=2, padding=1).eval() for _ in range(3)]
+
+    def function(x: Tensor) -> Tensor:
+        for half in halves:
+            x = half(x).relu()
+        return F.interpolate(x, **options).relu()
+
+    compiled = compile_trt(function, dynamic=True)
+    with torch.no_grad():
+        for size in ((2, 3, 32, 48), (1, 3, 33, 47)):
+            x = randn(*size)
+            assert_close(compiled(x), function(x), strides=True)
+    report.engines_ran(calls=2, share=1.0, rebuilds=True)
+
+
+@needs_trt
 @pytest.mark.parametrize("name", [*CASES, "bicubic"])
 def test_natively_it_is_torchs_own(name: str, report: ReportChecks) -> None:
     function, x = CASES.get(name, (between(scale_factor=2, mode="bicubic"), IMAGES))

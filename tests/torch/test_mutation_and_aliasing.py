@@ -266,6 +266,25 @@ def test_views_of_what_keeps_channels_last_against_its_promise(moved, gradients,
         report.engines_ran()
 
 
+@pytest.mark.parametrize("options", [{}, {"build": "background"}, {"min_block_size": 100}])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_group_norm_of_one_image_that_is_channels_last_in_the_promise_only(gradients, options):
+    """As in the attention of a VAE: `reshape` gives a batch of one strides that torch does not promise."""
+    weight = rows(16, 16)
+
+    def fn(x):
+        y = F.linear(x.reshape(1, 16, 64).transpose(1, 2), weight).transpose(1, 2).reshape(1, 16, 8, 8)
+        return F.silu(F.group_norm(y + x, 4)) * 2
+
+    ours, theirs = (rows(1, 16, 8, 8).requires_grad_(gradients) for _ in range(2))
+    got, wanted = compile_trt(fn, options=options)(ours), fn(theirs)
+    assert_close(got, wanted)
+    if gradients:
+        got.sum().backward()
+        wanted.sum().backward()
+        assert_close(ours.grad, theirs.grad)
+
+
 # -- what outputs may be --
 
 OUTPUTS = {

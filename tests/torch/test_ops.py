@@ -88,3 +88,28 @@ def test_order_of_what_is_not_finite(report):
     with torch.no_grad():
         assert_close(compile_trt(ordered)(x), ordered(x))
     report.engines_ran(share=1)
+
+
+@pytest.mark.cpu_only(reason="ONNX Runtime's kernels are slow")
+@pytest.mark.parametrize(
+    ("convolution", "native"),
+    [
+        (torch.nn.Conv3d(4, 4, 3, padding=1), False),
+        (torch.nn.Conv3d(4, 4, (5, 1, 1), groups=4), False),
+        (torch.nn.Conv3d(4, 4, 4, stride=4), False),
+        (torch.nn.Conv3d(4, 4, 3, groups=4), True),
+        (torch.nn.Conv3d(4, 4, 4, stride=2), True),
+    ],
+    ids=["3x3x3", "5x1x1 in groups", "patches", "in groups", "4x4x4"],
+)
+def test_volumes_whose_convolution_is_slow_in_engines_are_native(convolution, native, report):
+    convolution.eval()
+
+    def block(x):
+        return (convolution(x + 1).relu() * 2).sigmoid()
+
+    x = models.randn(2, 4, 8, 8, 8)
+    with torch.no_grad():
+        assert_close(compile_trt(block, options={"min_block_size": 1})(x), block(x))
+    report.engines_ran(share=0.0)
+    assert any("volumes" in reason for reason in report.reasons()) == native

@@ -7,7 +7,7 @@ Rules:
   COLLAPSE an expression without symbols is a plain `int`, so static shapes never see this module.
   SPLIT    divided by an integer, a sum gives up what divides: `(3*s + 5) // 2` is `s + (s + 1)//2 + 2`,
            and `(3*s + 5) % 2` is `(s + 1) % 2`.
-  NEST     `(x // 2) // 3` is `x // 6`.
+  NEST     `(x // 2 + 1) // 3` is `(x + 2) // 6`: what several strides leave.
 """
 
 from __future__ import annotations
@@ -277,10 +277,11 @@ def _split(dim: Dim, divisor: int) -> tuple[DimLike, DimLike]:
 
 
 def _nested(dividend: DimLike, divisor: int) -> DimLike:
-    """Divide, merging with a division that the dividend is (rule NEST)."""
-    match _only_atom(dividend):
+    """Divide, merging with a division that the dividend is, less a number (rule NEST)."""
+    more = dict(_terms(dividend)).get((), 0)
+    match _only_atom(dividend - more):
         case Call(function="//", left=left, right=int(inner)) if inner > 0 and divisor > 0:
-            return left // (inner * divisor)
+            return (left + inner * more) // (inner * divisor)
         case _:
             return _call("//", dividend, divisor)
 

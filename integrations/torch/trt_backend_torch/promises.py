@@ -4,7 +4,8 @@ Rules:
   TYPES    torch 2.9 promises integers for a true division of integers with dynamic sizes, and gives floats: an engine that
            follows would take their memory for integers. Such a division, and all that follows from it, is native.
   STRIDES  A few kernels keep channels_last where row-major is promised, on which AOTAutograd then builds views that fail.
-           They get a copy that keeps the promise.
+           They get a copy that keeps the promise. And `native_group_norm` refuses what is not contiguous, in the format that
+           strides suggest: where a size is 1, `reshape` gives others than it promises, so it gets a copy, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _KEEP_CHANNELS_LAST = (
     torch.ops.aten.native_channel_shuffle.default,
     torch.ops.aten.roll.default,
 )
+_GROUP_NORM = torch.ops.aten.native_group_norm.default
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _CLONE = torch.ops.aten.clone.default
 _TRUE_DIVISIONS = frozenset({torch.ops.aten.div.Tensor, torch.ops.aten.true_divide.Tensor})
 
@@ -44,14 +47,24 @@ def keep_strides(gm: fx.GraphModule) -> None:
         for target in _KEEP_CHANNELS_LAST
         for node in gm.graph.find_nodes(op="call_function", target=target)
     ]
-    wrong = [node for node in calls if not _is_row_major(node.args[0].meta["val"])]
-    for node in wrong:
+    formats = {node: torch.contiguous_format for node in calls if not _is_row_major(node.args[0].meta["val"])}
+    for group_norm in gm.graph.find_nodes(op="call_function", target=_GROUP_NORM):
+        if _is_doubtful(x := group_norm.args[0]):
+            formats[x] = _CHANNELS_LAST[x.meta["val"].dim()]
+    for node, memory_format in formats.items():
         with gm.graph.inserting_after(node):
-            copy = gm.graph.call_function(_CLONE, (node,), {"memory_format": torch.contiguous_format})
+            copy = gm.graph.call_function(_CLONE, (node,), {"memory_format": memory_format})
         copy.meta = dict(node.meta)
         node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
-    if wrong:
+    if formats:
         gm.recompile()
+
+
+def _is_doubtful(node: fx.Node) -> bool:
+    """Whether a result's strides are channels_last's in the promise, and others perhaps in fact."""
+    result = node.meta["val"]
+    alone = any(isinstance(size, int) and size == 1 for size in result.shape)
+    return node.op != "placeholder" and alone and result.dim() in _CHANNELS_LAST and not _is_row_major(result)
 
 
 def _is_row_major(tensor: torch.Tensor) -> bool:
