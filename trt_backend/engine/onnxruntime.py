@@ -53,10 +53,8 @@ _MODEL_LIMIT = 3 << 29
 # ONNX Runtime fuses a sum with the layer norm after it into one node, whose kernel is several times slower than the two:
 # 0.54 ms against 0.13 ms for 512 rows of 384 (MiniLM, version 1.31, 2 cores).
 _DISABLED = ["SkipLayerNormFusion"]
-_DISABLED_IN_FLOAT64 = [
-    *_DISABLED,
-    "QuickGeluFusion",
-]  # 1.23 fuses x * sigmoid(x) into what it has no such kernel for
+# 1.23 fuses x * sigmoid(x) into what it has no such kernel for.
+_DISABLED_IN_FLOAT64 = [*_DISABLED, "QuickGeluFusion"]
 _SILENT = 4  # the log level "fatal": errors reach the user as exceptions
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 __all__ = ["Interval", "interval"]
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import product
+from typing import cast
 
-from trt_backend.ir.dims import Atom, Call, Dim, DimLike, Symbol
+from trt_backend.ir.dims import Atom, Call, Dim, DimLike, Monomial, Symbol
 
 Interval = tuple[float, float]
 """The least and the highest value: integers, or an infinity where there is no bound."""
@@ -43,16 +44,38 @@ def interval(dim: DimLike, ranges: Mapping[str, Interval] | None = None) -> Inte
 
 def _less_parts(dim: Dim, ranges: Mapping[str, Interval]) -> Iterator[Interval]:
     """Yield bounds of a sum for each `x - c * (x // n)` in it, where 0 < c <= n."""
-    for monomial, coefficient in dim.terms:
-        part = monomial[0] if len(monomial) == 1 else None
-        if not (isinstance(part, Call) and part.function == "//" and isinstance(part.right, int)):
-            continue
-        rest = dim + Dim(((monomial, -coefficient),)) - part.left
-        simpler = isinstance(rest, int) or len(rest.terms) < len(dim.terms)
-        if simpler and 0 < -coefficient <= part.right:
-            low, high = interval(rest, ranges)
-            least, most = _less_part(interval(part.left, ranges), -coefficient, part.right)
-            yield low + least, high + most
+    divisions = [(term, part) for term in dim.terms if (part := _division(term[0])) is not None]
+    for (monomial, coefficient), part in divisions:
+        without = dim + Dim(((monomial, -coefficient),))
+        for x, divisor in _divided_by(part, [other for _, other in divisions]):
+            rest = without - x
+            simpler = isinstance(rest, int) or len(rest.terms) < len(dim.terms)
+            if simpler and 0 < -coefficient <= divisor:
+                low, high = interval(rest, ranges)
+                least, most = _less_part(interval(x, ranges), -coefficient, divisor)
+                yield low + least, high + most
+
+
+def _division(monomial: Monomial) -> Call | None:
+    """Return what is nothing but a division by a number."""
+    part = monomial[0] if len(monomial) == 1 else None
+    return part if isinstance(part, Call) and part.function == "//" and isinstance(part.right, int) else None
+
+
+def _divided_by(part: Call, others: Iterable[Call]) -> Iterator[tuple[DimLike, int]]:
+    """Yield each x and n of which a division is `x // n`: `(s + 3) // 6` is `(s // 3 + 1) // 2`, too."""
+    divisor = cast("int", part.right)
+    yield part.left, divisor
+    for other in others:
+        inner, more = cast("int", other.right), part.left - other.left
+        if (
+            other is not part
+            and inner > 0
+            and divisor % inner == 0
+            and isinstance(more, int)
+            and more % inner == 0
+        ):
+            yield Dim((((other,), 1),)) + more // inner, divisor // inner
 
 
 def _less_part(x: Interval, times: int, divisor: int) -> Interval:
