@@ -108,8 +108,9 @@ def test_a_tensor_in_the_place_of_one_that_went_is_another(*, writes: bool) -> N
     before = watch.version(weights)
     identity, version = id(weights[1]), weights[1]._version
     for _ in range(1000):
+        data = torch.randn(64, 64)
         weights[1] = None  # type: ignore[call-overload]
-        weights[1] = torch.nn.Parameter(torch.randn(64, 64))
+        weights[1] = torch.nn.Parameter(data)
         if (id(weights[1]), weights[1]._version) == (identity, version):
             break
     else:
