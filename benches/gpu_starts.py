@@ -18,12 +18,12 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from gpu_rows import Row, load
@@ -63,6 +63,22 @@ STARTS = (
 )
 
 
+class FirstResult(NamedTuple):
+    """What a process took.
+
+    Attributes:
+        seconds: until the result was there.
+        imports: the seconds of it that imports took.
+        engine_calls: how many calls engines answered.
+        exit_code: how the process ended.
+    """
+
+    seconds: float
+    imports: float
+    engine_calls: int
+    exit_code: int
+
+
 def main() -> None:
     """Time each start and write the page."""
     parser = argparse.ArgumentParser(
@@ -83,13 +99,11 @@ def main() -> None:
             rounds = 1 if start.once else arguments.rounds
             caches = [kept if start.cached or start.once else f"{folder}/{i}" for i in range(rounds)]
             found = [_in_a_process(start, arguments.row, cache, arguments.device) for cache in caches]
-            seconds, imports = (
-                statistics.median(times) for times in zip(*((f[0], f[1]) for f in found), strict=True)
-            )
-            calls, codes = {f[2] for f in found}, {f[3] for f in found}
-            lines.append(
-                f"| {start.name} | {seconds:.2f} | {imports:.2f} | {_listed(calls)} | {_listed(codes)} |"
-            )
+            seconds = statistics.median(result.seconds for result in found)
+            imports = statistics.median(result.imports for result in found)
+            calls = _listed(result.engine_calls for result in found)
+            codes = _listed(result.exit_code for result in found)
+            lines.append(f"| {start.name} | {seconds:.2f} | {imports:.2f} | {calls} | {codes} |")
             print(lines[-1], flush=True)
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
     page = [
@@ -103,19 +117,18 @@ def main() -> None:
     print(f"wrote {arguments.out}")
 
 
-def _listed(values: set[int]) -> str:
-    return ", ".join(map(str, sorted(values)))
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
 
 
-def _in_a_process(start: Start, row: Row, cache: str, device: str) -> tuple[float, float, int, int]:
-    """Return the seconds, those of imports, how many calls engines answered, and how the process ended."""
+def _in_a_process(start: Start, row: Row, cache: str, device: str) -> FirstResult:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_first_result, args=(theirs, start, row, cache, device))
     process.start()
     seconds, imports, calls = ours.recv()
     process.join()
-    return seconds, imports, calls, process.exitcode or 0
+    return FirstResult(seconds, imports, calls, process.exitcode or 0)
 
 
 def _first_result(pipe: Connection, start: Start, row: Row, cache: str, device: str) -> None:

@@ -67,14 +67,11 @@ def _divided_by(part: Call, others: Iterable[Call]) -> Iterator[tuple[DimLike, i
     divisor = cast("int", part.right)
     yield part.left, divisor
     for other in others:
-        inner, more = cast("int", other.right), part.left - other.left
-        if (
-            other is not part
-            and inner > 0
-            and divisor % inner == 0
-            and isinstance(more, int)
-            and more % inner == 0
-        ):
+        inner = cast("int", other.right)
+        if other is part or inner <= 0 or divisor % inner:
+            continue
+        more = part.left - other.left
+        if isinstance(more, int) and more % inner == 0:
             yield Dim((((other,), 1),)) + more // inner, divisor // inner
 
 

@@ -1,8 +1,8 @@
 """Noticing that weights may have changed, without reading them.
 
 Rules:
-  OBJECT   Another tensor: `load_state_dict(assign=True)`, a new Parameter. Its identity may be that of one that went, its
-           storage is another (or the same, and what was written there is rule VERSION's, and what it does not count).
+  OBJECT   Another tensor: `load_state_dict(assign=True)`, a new Parameter. It may have got the identity of one that is gone:
+           its storage is another then, or what was written to the same one is told by the rules below.
   STORAGE  Another address, or the same one in another storage: `p.data = new` frees memory that the next `p.data = new`
            may get again, with the address and the version that we know.
   VERSION  Writes that autograd counts: optimizers, `load_state_dict`, in-place operations.

@@ -192,7 +192,8 @@ def _batch_norm(
 def _quantize_dequantize(m: ModelWriter, op: QuantizeDequantize, x: Tensor) -> str:
     """Emit a pair, of which a constant is quantized here: ONNX Runtime takes int8 weights as initializers only.
 
-    The operators are its own: 1.23 has kernels of ONNX's in earlier opsets only, and its own take float16, too. Its int8 products take a scale for each column of matrices, but not of stacks of them: those stay in floating point.
+    The operators are its own: 1.23 has kernels of ONNX's in earlier opsets only, and its own take float16, too. Its int8
+    products take a scale for each column of matrices, but not of stacks of them: those stay in floating point.
     """
     scale = op.scale(x.dtype)
     scales, zeros = m.constant(scale, x.dtype), m.constant(np.zeros(scale.shape), DType.INT8)
