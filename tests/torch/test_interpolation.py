@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch_checks import (
 )
 
 from models import randn
+from trt_backend.ir import dims
 from trt_backend_torch.interpolation import INTERPOLATION, keep_interpolation
 
 Model = Callable[[Tensor], Tensor]
@@ -62,10 +64,14 @@ def test_runs_whole(name: str, report: ReportChecks, tmp_path: Path) -> None:
 
 
 @needs_trt
-@pytest.mark.parametrize("options", [{"scale_factor": 2}, {"scale_factor": 2, "mode": "bilinear"}])
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("options", [{"scale_factor": 2.0}, {"scale_factor": 2.0, "mode": "bilinear"}])
 def test_decoders_scale_what_encoders_halved_several_times(
-    options: dict[str, Any], report: ReportChecks
+    options: dict[str, Any], *, known: bool, report: ReportChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Halves of halves are quarters; where our arithmetic does not know, torch's sizes are taken."""
+    if not known:
+        monkeypatch.setattr(dims, "_nested", partial(dims._call, "//"))
     halves = [torch.nn.Conv2d(3, 3, 3, stride=2, padding=1).eval() for _ in range(3)]
 
     def function(x: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def lower_node(b: Lowering, node: fx.Node, env: Environment) -> Any:
         else:
             result = _lower_decomposed(b, node, env)
     _check(node, result)
-    return result
+    return _in_promised_sizes(b, node, result)
 
 
 def unsupported(node: fx.Node, provider: EngineProvider) -> Reason | None:
@@ -192,6 +192,25 @@ def _check(node: fx.Node, result: Any) -> None:
     for user in node.users:
         if user.target is operator.getitem and user.users and results[user.args[1]] is None:  # type: ignore[index]
             raise UnsupportedError(f"its output {user.args[1]} is used, which no rule computes")
+
+
+def _in_promised_sizes(b: Lowering, node: fx.Node, result: Any) -> Any:
+    """Return results in the sizes that torch promises, as the guard of the next node saw them.
+
+    Our arithmetic may write a size in another way and not know that the two are the same.
+    """
+    if isinstance(result, (tuple, list)):
+        promised = (*_promised(node), *(None for _ in result))
+        return tuple(_in_sizes(b, part, tensor) for part, tensor in zip(result, promised, strict=False))
+    return _in_sizes(b, result, _promised(node)[0]) if isinstance(result, Value) else result
+
+
+def _in_sizes(b: Lowering, value: Any, promised: torch.Tensor | None) -> Any:
+    if promised is None or not isinstance(value, Value):
+        return value
+    pairs = zip(value.shape, tensor_type(promised).shape, strict=True)
+    shape = tuple(made if isinstance(made, int) else size for made, size in pairs)
+    return value if shape == value.shape else b.reshape(value, shape)
 
 
 def _agree(made: TensorType, promised: TensorType) -> bool:
