@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, optim
+from torch.utils.checkpoint import checkpoint
 from torch_checks import BEFORE_TORCH_2_13, ON_TRT, assert_close, assert_same, compile_trt, device, needs_trt
 
 import models
@@ -197,6 +198,48 @@ def test_thawed_then_frozen(report):
     model.requires_grad_(False)
     with report.engines_run(rebuilds=True):
         assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_batch_norm_in_a_checkpoint(use_reentrant, report):
+    """Its statistics move once, as with any backend that has AOTAutograd; eager's recomputation moves them again."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), torch.randn(8, 4, requires_grad=True)
+
+    def step(layers, inputs):
+        checkpoint(layers, inputs, use_reentrant=use_reentrant).square().sum().backward()
+
+    native, ours = copy.deepcopy(model), copy.deepcopy(model)
+    native(x.detach())
+    step(model, x)
+    wanted, x.grad = x.grad, None
+    compile_trt(step)(ours, x)
+    assert_close(x.grad, wanted)
+    assert_close(grads(ours), grads(model))
+    assert_close(list(ours.buffers()), list(native.buffers()))
+    report.no_engine_ran("needs gradients")
+
+
+@needs_trt
+def test_inputs_are_written_once_nobody_reads_them(report):
+    """An inference graph beside parameters that want gradients, which AOTAutograd lets write to its inputs itself."""
+    layer, cache = nn.Linear(6, 6), torch.randn(4, 6)
+
+    def fn(x, cache):
+        hidden = layer(x).detach()
+        old = (hidden + cache).relu() * 2
+        cache.copy_(torch.rand_like(x))
+        return old, (hidden - cache).exp()
+
+    compiled, x = compile_trt(fn), torch.randn(4, 6)
+    ours, natives = cache.clone(), cache.clone()
+    for _ in range(3):
+        torch.manual_seed(1)
+        wanted = fn(x, natives)
+        torch.manual_seed(1)
+        assert_close(compiled(x, ours), wanted)
+        assert_same(ours, natives)
+    report.engines_ran(calls=3)
 
 
 # -- train and eval in turns --

@@ -133,6 +133,12 @@ def _provider(settings: CompileOptions, example_inputs: Sequence[Any]) -> Engine
         return load_provider("auto", "cpu")
 
 
+def _needs_gradients(example_inputs: Sequence[Any]) -> bool:
+    return torch.is_grad_enabled() and any(
+        value.requires_grad for value in example_inputs if isinstance(value, torch.Tensor)
+    )
+
+
 def _autograd(
     compile_inference: Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]],
     record: Callable[[], GraphRecord],
@@ -146,13 +152,17 @@ def _autograd(
     def compile_backward(graph: fx.GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
         return watch.backward(graph, record())
 
-    aot = aot_autograd(
-        fw_compiler=compile_forward, bw_compiler=compile_backward, inference_compiler=compile_inference
-    )
-
     def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         keep_attention(gm)
         keep_interpolation(gm)
+        aot = aot_autograd(
+            fw_compiler=compile_forward,
+            bw_compiler=compile_backward,
+            inference_compiler=compile_inference,
+            # Training graphs write to their inputs themselves. Written behind them, a running mean that a checkpoint
+            # saves would be "modified by an inplace operation" for autograd.
+            keep_inference_input_mutations=_needs_gradients(example_inputs),
+        )
         return aot(gm, example_inputs)
 
     return compile_graph

@@ -31,7 +31,8 @@ class FxHostGraph:
         ]
         self.outputs: Iterable[fx.Node] = [_packed(node) for node in gm.graph.output_node().all_input_nodes]
         effects = [node for node in self.nodes if _has_effect(node)]
-        self._before = {later: earlier for earlier, later in pairwise(effects)}
+        self._before = {later: [earlier] for earlier, later in pairwise(effects)}
+        self._before |= {node: self.nodes[:i] for i, node in enumerate(self.nodes) if _writes(node)}
 
     def inputs(self, node: fx.Node) -> Iterable[fx.Node]:
         """Return the nodes whose values `node` takes."""
@@ -40,9 +41,10 @@ class FxHostGraph:
     def after(self, node: fx.Node) -> Iterable[fx.Node]:
         """Return the last effect before `node` where that has one itself: random numbers are drawn in their order.
 
-        All else is functional in AOTAutograd's graphs: order is data.
+        Before a write it is all that the graph has before it: AOTAutograd writes to inputs once nobody reads them any more.
+        All else is functional there: order is data.
         """
-        return (self._before[node],) if node in self._before else ()
+        return self._before.get(node, ())
 
     def is_pure(self, node: fx.Node) -> bool:
         """Whether the node neither draws random numbers nor has a side effect."""
@@ -163,9 +165,11 @@ def _has_effect(node: fx.Node) -> bool:
 
 
 def _is_pure(node: fx.Node) -> bool:
-    if isinstance(node.target, OpOverload):
-        return not (is_random(node) or node.target._schema.is_mutable)
-    return is_size(node)
+    return not (is_random(node) or _writes(node)) if isinstance(node.target, OpOverload) else is_size(node)
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 def _unpacks(node: fx.Node) -> bool:
