@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch_checks import ReportChecks, assert_close, compile_trt
 
 import models
+from trt_backend.runtime.choice import Choice
+from trt_backend_torch.cuda_host import CapturedWork, ScratchPool
 
 cuda = pytest.importorskip("trt_backend.engine.cuda")
 driver = pytest.importorskip("cuda.bindings.driver")
@@ -142,6 +144,69 @@ def test_weights_updated_between_calls(report: ReportChecks) -> None:
                 p.add_(0.5)
             assert not torch.allclose(model(x), before)
     report.engines_ran(calls=12, exactly=True, rebuilds=True)
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each capture of a native region succeeded; engines are always slower."""
+    seen: list[bool] = []
+    capture = ScratchPool.capture
+
+    def counted(pool: ScratchPool, work: Callable[[], object]) -> CapturedWork:
+        seen.append(False)
+        captured = capture(pool, work)
+        seen[-1] = True
+        return captured
+
+    def native_wins(choice: Choice, signature: Hashable, engine: object, native: object) -> None:
+        choice._native_is_faster[signature] = True
+
+    monkeypatch.setattr(ScratchPool, "capture", counted)
+    monkeypatch.setattr(Choice, "measure", native_wins)
+    return seen
+
+
+@pytest.mark.parametrize("native", ["eager", "inductor"])
+def test_native_where_it_is_faster_runs_in_graphs(
+    native: str, captures: list[bool], report: ReportChecks
+) -> None:
+    conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    model = models.randomise(conv)
+    compiled = compile_trt(model, options={**GRAPHS, "choose": "measured", "native": native})
+    inputs = [models.randn(2, 3, 8, 8, seed=i) for i in range(6)]
+    with torch.no_grad():
+        kept = [compiled(x) for x in inputs]
+        assert_close(kept, [model(x) for x in inputs])
+        for p in model.parameters():
+            p.mul_(1.5)
+        assert_close(compiled(inputs[0]), model(inputs[0]))
+        model[0].weight = nn.Parameter(model[0].weight * 2)  # type: ignore[union-attr]
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for x in inputs:
+                assert_close(compiled(x), model(x))
+    torch.cuda.synchronize()
+    assert captures == [True, True]
+    report.engines_ran(calls=1, native_calls=12, exactly=True)
+
+
+def test_native_that_waits_for_the_device_runs_without_graphs(
+    captures: list[bool], report: ReportChecks
+) -> None:
+    """And what the capture that failed leaves behind hurts nobody."""
+
+    def fn(x: Tensor) -> Tensor:
+        y = x * 2 + 1
+        y[y.sum(1) > 0] = x.sum(0)  # native counts the rows
+        return y.sigmoid()
+
+    compiled = compile_trt(fn, options={**GRAPHS, "choose": "measured"})
+    with torch.no_grad():
+        for i in range(5):
+            x = models.randn(4, 6, seed=i)
+            assert_close(compiled(x), fn(x))
+            assert_close(torch.rand(8).sort().values.diff().ge(0), torch.ones(7, dtype=torch.bool))
+    assert captures == [False]
+    report.engines_ran(calls=1, native_calls=4, exactly=True)
 
 
 def grown(compiled: Any, batches: Sequence[Tensor], calls: int) -> int:

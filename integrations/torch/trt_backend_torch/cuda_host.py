@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CudaHost", "ScratchPool", "scratch_pool"]
+__all__ = ["CapturedWork", "CudaHost", "ScratchPool", "scratch_pool"]
 
 import importlib
 import threading
@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -29,6 +30,19 @@ class TensorMemory:
         """Allocate on the current stream (OutOfMemoryError where the device's memory is used up)."""
         tensor = torch.empty(byte_count, dtype=torch.uint8, device=device)
         return cls(tensor, tensor.data_ptr())
+
+
+@dataclass(frozen=True)
+class CapturedWork:
+    """A CUDA graph.
+
+    Attributes:
+        launch: queues it on the current stream.
+        held: what it needs until it has run for the last time.
+    """
+
+    launch: Callable[[], None]
+    held: tuple[Any, ...]
 
 
 class ScratchPool:
@@ -55,6 +69,37 @@ class ScratchPool:
         """
         return self._cuda.relaxed_capture()
 
+    @property
+    def current_stream(self) -> int:
+        """The handle of the calling thread's current stream."""
+        # What Inductor's code calls, too: `torch.cuda.current_stream` makes an object for it, which takes 9 us.
+        return torch._C._cuda_getCurrentRawStream(self.device.index)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def capture(self, work: Callable[[], object]) -> CapturedWork:
+        """Return what torch's calls in `work` queue on the current stream, as a CUDA graph; nothing of it runs.
+
+        Not by `torch.cuda.graph`: where its capture fails, random numbers fail from then on, and its memory is lost
+        (PyTorch 2.11).
+
+        Raises:
+            RunError, OutOfMemoryError, or whatever `work` raises: it cannot be captured.
+        """
+        self.enter()
+        stream, memory = self._cuda.Stream(), torch.cuda.MemPool()
+
+        def queue() -> None:
+            # What cuBLAS computes with belongs to the stream: here it is the graph's, and nobody's after it.
+            external = torch.cuda.ExternalStream(stream.handle, device=self.device)
+            with torch.cuda.stream(external), torch.cuda.use_mem_pool(memory), self.relaxed_capture():
+                _clear_cublas_workspaces()
+                try:
+                    work()
+                finally:
+                    _clear_cublas_workspaces()
+
+        graph = self._cuda.capture(queue, stream)
+        return CapturedWork(lambda: self._cuda.launch(graph, self.current_stream), (graph, memory, stream))
+
     def turn(self, stream: int) -> threading.Lock:
         """Return the lock that who queues on a stream holds."""
         turn = self._turns.get(stream)
@@ -66,6 +111,10 @@ class ScratchPool:
         if block is None or block.tensor.numel() < byte_count:
             block = self._blocks[stream] = TensorMemory.of(byte_count, self.device)
         return block
+
+
+def _clear_cublas_workspaces() -> None:
+    torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 _pools: weakref.WeakValueDictionary[torch.device, ScratchPool] = weakref.WeakValueDictionary()
@@ -81,8 +130,7 @@ class CudaHost:
 
     def __init__(self, pool: ScratchPool, weights_version: Callable[[], object | None]) -> None:
         pool.enter()
-        # What Inductor's code calls, too: `torch.cuda.current_stream` makes an object for it, which takes 9 us.
-        self.stream: int = torch._C._cuda_getCurrentRawStream(pool.device.index)  # pyright: ignore[reportAttributeAccessIssue]
+        self.stream = pool.current_stream
         self.turn = pool.turn(self.stream)
         self.weights_version = weights_version
         self._pool = pool

@@ -126,7 +126,15 @@ class InferenceGraph:
         run_natively = torch.compile(cut.module) if self._options.native == "inductor" else cut.run_natively
         choice = Choice(record, _synchronize) if self._options.choose == "measured" else None
         watch = self._weight_watch()
-        call = RegionCall(region, executable, run_natively, cut.run_natively, watch, choice)
+        call = RegionCall(
+            region,
+            executable,
+            run_natively,
+            cut.run_natively,
+            watch,
+            choice,
+            cuda_graphs=options.cuda_graphs,
+        )
         if known is not None:
             call.prepare(cut.inputs, known)
         return call.call

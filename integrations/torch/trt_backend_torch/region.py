@@ -42,6 +42,7 @@ from trt_backend_torch.memory import (
     row_major,
     with_strides,
 )
+from trt_backend_torch.native_graphs import NativeGraphs
 from trt_backend_torch.symbols import hinted, sources_of, value_of
 from trt_backend_torch.types import TORCH_DTYPES, dim_of, physical_order, tensor_type
 from trt_backend_torch.weights import WeightWatch
@@ -129,6 +130,7 @@ class RegionCall:
         eager: likewise, for one call: nothing is compiled for it.
         watch: what tells whether weights may have changed; None where their contents are compared at each call.
         choice: what decides between engine and native; None where the engine always runs.
+        cuda_graphs: whether native is launched as a CUDA graph where it is chosen.
     """
 
     def __init__(
@@ -139,6 +141,8 @@ class RegionCall:
         eager: Callable[..., Any],
         watch: WeightWatch | None,
         choice: Choice | None = None,
+        *,
+        cuda_graphs: bool = False,
     ) -> None:
         self._region = region
         self._executable = executable
@@ -156,6 +160,12 @@ class RegionCall:
         }
         self._device = next((device for device in devices if device.type == "cuda"), None)
         self._pool = scratch_pool(self._device) if self._device else None
+        on_device = all(place.layout.device == self._device and place.layout.dense for place in region.inputs)
+        self._graphs = (
+            NativeGraphs(native, region.inputs, self._pool)
+            if cuda_graphs and self._pool and on_device
+            else None
+        )
         self._plain = self._device is None and all(place.as_it_is for place in region.inputs)
 
     def call(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
@@ -174,16 +184,26 @@ class RegionCall:
         if self._choice is None:
             return self._executable.call(self._run_checked, self._native, arguments)
         sizes = self._sizes(arguments)
-        verdict = self._choice.native_is_faster(sizes)
-        if verdict:
-            return self._executable.call_natively(self._native, arguments)
+        if self._choice.native_is_faster(sizes):
+            return self._executable.call_natively(lambda *_: self._run_natively(sizes, arguments), arguments)
         result = self._executable.call(self._run_checked, self._native, arguments)
-        engine = self._executable.ready
-        if verdict is None and engine is not None:
-            self._choice.measure(
-                sizes, lambda: self._run(engine, arguments), lambda: self._native(*arguments)
-            )
+        self._choose(self._choice, sizes, arguments)
         return result
+
+    def _run_natively(self, sizes: Sizes, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Return native's answer, of which there may be many more."""
+        return self._graphs.run(sizes, arguments) if self._graphs else self._native(*arguments)
+
+    def _choose(self, choice: Choice, sizes: Sizes, arguments: Sequence[Any]) -> None:
+        """Time engine and native where that is still to be done."""
+        engine = self._executable.ready
+        if engine is None or choice.native_is_faster(sizes) is not None:
+            return
+        choice.measure(
+            sizes, lambda: self._run(engine, arguments), lambda: self._run_natively(sizes, arguments)
+        )
+        if self._graphs and not choice.native_is_faster(sizes):
+            self._graphs.forget(sizes)
 
     def prepare(self, places: Sequence[fx.Node], weights: Mapping[str, Any]) -> None:
         """Build the engine for the sizes that dynamo saw; where not all weights are known, the first call does it.
